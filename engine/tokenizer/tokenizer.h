@@ -1,0 +1,70 @@
+// Text to token ids and back, exactly as the checkpoint's tokenizer.json (Hugging Face `tokenizers`,
+// BPE models) or SentencePiece tokenizer.model does it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace hgrn2 {
+
+// Immutable and thread-safe.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  // Token ids of `text`. Special tokens that appear literally in the text become their ids, as in
+  // `tokenizers`. add_special_tokens applies the post-processor's template (BOS and the like).
+  // `text` must be valid UTF-8: INVALID_ARGUMENT otherwise.
+  virtual absl::StatusOr<std::vector<int32_t>> Encode(std::string_view text,
+                                                      bool add_special_tokens) const = 0;
+
+  // The text of `ids`, as `tokenizers`' decode gives it (U+FFFD for bytes that are not UTF-8).
+  // Ids out of range are skipped.
+  virtual std::string Decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const = 0;
+
+  // The bytes that token `id` adds to a text in the middle of a sequence; "" if out of range.
+  // Concatenating them (and dropping the decoder's leading-space rule) gives the text.
+  virtual std::string_view TokenBytes(int32_t id) const = 0;
+
+  virtual bool IsSpecial(int32_t id) const = 0;
+  // Whether decoding drops one leading space of the very first token (Metaspace, SentencePiece).
+  virtual bool StripsLeadingSpace() const = 0;
+  // The id of a token by its exact content, or -1.
+  virtual int32_t TokenToId(std::string_view token) const = 0;
+  // Ids are in [0, vocab_size()); may be below the model's vocabulary, which can be padded.
+  virtual int32_t vocab_size() const = 0;
+};
+
+// tokenizer.json if present, else tokenizer.model; nullptr if the directory has neither.
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& directory);
+
+// Entries for tests and fuzzers. `file` names the source in errors.
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(std::string_view json,
+                                                              std::string_view file);
+
+// Turns a growing sequence of ids into text, whole UTF-8 characters at a time. The concatenation of
+// everything returned equals Decode of all ids. Single-threaded.
+class IncrementalDetokenizer {
+ public:
+  // REQUIRES: tokenizer outlives this.
+  IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
+      : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens) {}
+
+  // Text completed by this token; "" while a character is incomplete.
+  std::string Append(int32_t id);
+  // What is left at the end of the sequence, incomplete bytes as U+FFFD.
+  std::string Flush();
+
+ private:
+  const Tokenizer* tokenizer_;
+  bool skip_special_tokens_;
+  bool at_start_ = true;
+  std::string pending_;  // bytes of an incomplete character
+};
+
+}  // namespace hgrn2

@@ -1,0 +1,49 @@
+// Host-side basics of the CUDA kernels: launch helper with programmatic dependent launch (PDL).
+//
+// Conventions of every launcher in kernels/cuda:
+//  * takes a params struct of device pointers and a stream; never allocates, never synchronises;
+//  * returns the launch's cudaError_t (cudaErrorInvalidValue for a shape it does not support);
+//  * every kernel begins with GridDependencyWait() (common.cuh) before it touches memory that an
+//    earlier kernel wrote, and may so be launched with PDL behind any other kernel.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/dtype.h"
+
+namespace hgrn2::cuda {
+
+// Element type of activations and weights in the products. kF16 is not served: bfloat16 has the
+// range that residual streams need.
+using ActivationType = DType;  // kF32 or kBF16
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Launches `kernel` so that its blocks may become resident before the kernel ahead of it in `stream`
+// has finished (sm_90; ignored on older devices by the driver: the attribute is only set when
+// `overlap` is true). The kernel must call GridDependencyWait() first.
+template <typename... Params, typename... Args>
+cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
+                   cudaStream_t stream, bool overlap, Args&&... args) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &attribute;
+  config.numAttrs = overlap ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+}  // namespace hgrn2::cuda
+
+#define HGRN2_CUDA_RETURN_IF_ERROR(expr)                       \
+  do {                                                         \
+    if (cudaError_t e_ = (expr); e_ != cudaSuccess) return e_; \
+  } while (false)

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/mutex.h"
@@ -28,8 +28,9 @@ class BoundedQueue {
     return true;
   }
 
-  // Everything queued, oldest first; empty after `timeout`, a Wake or a Close. A zero timeout polls.
-  std::deque<T> PopAll(Duration timeout) {
+  // Everything queued, oldest first; empty after `timeout`, a Wake or a Close. A zero timeout
+  // polls.
+  std::vector<T> PopAll(Duration timeout) {
     MutexLock lock(&mu_);
     if (items_.empty() && !closed_ && !woken_ && timeout > Duration::zero()) {
       waiting_ = true;
@@ -66,7 +67,7 @@ class BoundedQueue {
   const size_t capacity_;
   mutable Mutex mu_;
   CondVar cv_;
-  std::deque<T> items_ ABSL_GUARDED_BY(mu_);
+  std::vector<T> items_ ABSL_GUARDED_BY(mu_);
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   bool woken_ ABSL_GUARDED_BY(mu_) = false;
   bool waiting_ ABSL_GUARDED_BY(mu_) = false;

@@ -16,8 +16,8 @@ namespace hgrn2 {
 }  // namespace hgrn2
 
 // The optional second argument is a string_view with context.
-#define HGRN2_CHECK(expr, ...)                                                       \
-  do {                                                                               \
-    if (!(expr)) [[unlikely]]                                                        \
+#define HGRN2_CHECK(expr, ...)                                                          \
+  do {                                                                                  \
+    if (!(expr)) [[unlikely]]                                                           \
       ::hgrn2::CheckFailed(__FILE__, __LINE__, #expr, ::std::string_view{__VA_ARGS__}); \
   } while (false)

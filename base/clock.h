@@ -26,7 +26,9 @@ class Clock {
 // Stands still until Advance. Thread-safe.
 class FakeClock : public Clock {
  public:
-  TimePoint Now() const override { return TimePoint(Duration(ns_.load(std::memory_order_acquire))); }
+  TimePoint Now() const override {
+    return TimePoint(Duration(ns_.load(std::memory_order_acquire)));
+  }
   void Advance(Duration d) { ns_.fetch_add(d.count(), std::memory_order_acq_rel); }
 
  private:

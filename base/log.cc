@@ -41,8 +41,8 @@ absl::Status InitLogging(std::string_view level, std::string_view format) {
     return InvalidArgument("log-level", "must be trace|debug|info|warning|error|off, got '{}'",
                            level);
   }
-  auto logger = std::make_shared<spdlog::logger>("hgrn2",
-                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>("hgrn2", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   if (format == "json") {
     auto formatter = std::make_unique<spdlog::pattern_formatter>();
     formatter->add_flag<JsonEscapedMessage>('*').set_pattern(

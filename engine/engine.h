@@ -65,8 +65,8 @@ struct EngineOptions {
 };
 
 struct EngineStats {
-  int32_t num_running = 0;   // requests with a slot
-  int32_t num_waiting = 0;   // requests without
+  int32_t num_running = 0;  // requests with a slot
+  int32_t num_waiting = 0;  // requests without
   int32_t slots_used = 0;
   int32_t num_slots = 0;
   uint64_t num_steps = 0;
@@ -90,8 +90,8 @@ class Engine {
   // Ends one choice as FinishReason::kStop (a stop string was found in its text).
   virtual void StopChoice(RequestHandle handle, int32_t choice) = 0;
 
-  // Refuses new requests from now on; returns when all have ended, or after `timeout`, when the rest
-  // is ended with UNAVAILABLE. True if none had to be.
+  // Refuses new requests from now on; returns when all have ended, or after `timeout`, when the
+  // rest is ended with UNAVAILABLE. True if none had to be.
   virtual bool Drain(Duration timeout) = 0;
 
   virtual EngineStats Stats() const = 0;

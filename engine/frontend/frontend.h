@@ -1,5 +1,5 @@
-// The transport-free API: validates requests, turns text into tokens and tokens into text, and hands
-// results to a handler on worker threads. gRPC and HTTP are thin layers over this one.
+// The transport-free API: validates requests, turns text into tokens and tokens into text, and
+// hands results to a handler on worker threads. gRPC and HTTP are thin layers over this one.
 #pragma once
 
 #include <cstdint>
@@ -122,8 +122,8 @@ class RequestControl {
 
 struct FrontendOptions {
   std::string served_model_name;
-  int32_t num_workers = 0;         // 0: chosen from the number of CPUs
-  std::optional<uint64_t> seed;    // seeds the seeds of requests without one
+  int32_t num_workers = 0;       // 0: chosen from the number of CPUs
+  std::optional<uint64_t> seed;  // seeds the seeds of requests without one
   int32_t max_prompt_tokens = 1 << 20;
   const Clock* clock = nullptr;
 };

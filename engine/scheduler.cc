@@ -1,0 +1,160 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace hgrn2 {
+
+Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
+  HGRN2_CHECK(options.num_slots >= 1 && options.max_batched_tokens >= 1);
+  for (int32_t slot = options.num_slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+}
+
+void Scheduler::Add(const SequenceSpec& spec) {
+  HGRN2_CHECK(spec.num_prefill_tokens >= 1 && spec.num_decode_steps >= 0);
+  Entry entry;
+  entry.spec = spec;
+  entry.key = {(spec.arrival.time_since_epoch() + spec.priority * kPriorityStep).count(), spec.id};
+  const bool inserted = entries_.emplace(spec.id, entry).second;
+  HGRN2_CHECK(inserted, "sequence id used twice");
+  waiting_.insert(entry.key);
+}
+
+void Scheduler::Remove(SequenceId id) {
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return;
+  const Entry& entry = it->second;
+  if (entry.slot >= 0) {
+    running_.erase(entry.key);
+    free_slots_.push_back(entry.slot);
+  } else {
+    waiting_.erase(entry.key);
+  }
+  entries_.erase(it);
+}
+
+void Scheduler::AddToPlan(Entry& entry, int32_t num_tokens, Plan* plan) {
+  const bool prefill = entry.Prefilling();
+  if (prefill) {
+    entry.prefilled += num_tokens;
+  } else {
+    entry.decoded += 1;
+  }
+  plan->entries.push_back({entry.spec.id, entry.slot, num_tokens, !entry.started, prefill,
+                           prefill && !entry.Prefilling()});
+  plan->num_tokens += num_tokens;
+  entry.started = true;
+  entry.in_flight += 1;
+  entry.last_step = step_;
+}
+
+bool Scheduler::ReadyToDecode(const Entry& entry) const {
+  return !entry.Prefilling() && entry.decoded < entry.spec.num_decode_steps &&
+         !(entry.spec.needs_host_token && entry.in_flight > 0);
+}
+
+int64_t Scheduler::CountReadyToDecode() const {
+  int64_t count = 0;
+  for (const Key& key : running_) count += ReadyToDecode(entries_.at(key.second)) ? 1 : 0;
+  return count;
+}
+
+int32_t Scheduler::Preempt(const Entry& urgent, bool decoding_only, int64_t* budget, Plan* plan) {
+  for (auto it = running_.rbegin(); it != running_.rend() && *it > urgent.key; ++it) {
+    Entry& victim = entries_.at(it->second);
+    // What has all its steps planned gives its slot back by itself in a moment.
+    const bool ending = !victim.Prefilling() && victim.decoded >= victim.spec.num_decode_steps;
+    if (victim.spec.priority <= urgent.spec.priority || ending) continue;
+    if (ReadyToDecode(victim)) {
+      *budget += 1;
+    } else if (decoding_only) {
+      continue;
+    }
+    const int32_t slot = victim.slot;
+    if (victim.started) plan->preempted.emplace_back(victim.spec.id, slot);
+    victim.slot = -1;
+    victim.started = false;
+    waiting_.insert(victim.key);
+    running_.erase(victim.key);
+    return slot;
+  }
+  return -1;
+}
+
+// `budget`: tokens left for prompts once every running decode has its one.
+void Scheduler::Admit(int64_t budget, Plan* plan) {
+  auto running = running_.begin();
+  while (!waiting_.empty()) {
+    const Key key = *waiting_.begin();
+    // Running prompts of smaller keys are served before the newcomer.
+    for (; running != running_.end() && *running < key; ++running) {
+      const Entry& entry = entries_.at(running->second);
+      budget -= entry.spec.num_prefill_tokens - entry.prefilled;
+    }
+    Entry& entry = entries_.at(key.second);
+    int32_t slot = -1;
+    if (!free_slots_.empty()) {
+      if (budget <= 0) return;
+      slot = free_slots_.back();
+      free_slots_.pop_back();
+    } else {
+      slot = Preempt(entry, budget <= 0, &budget, plan);
+      if (slot < 0) return;
+    }
+    entry.slot = slot;
+    waiting_.erase(key);
+    running = std::next(running_.insert(key).first);
+    budget -= std::max<int64_t>(1, entry.spec.num_prefill_tokens - entry.prefilled);
+  }
+}
+
+void Scheduler::PlanDecodes(Plan* plan, int32_t* budget) {
+  std::vector<Entry*> ready;
+  ready.reserve(running_.size());
+  for (const Key& key : running_) {
+    Entry& entry = entries_.at(key.second);
+    if (ReadyToDecode(entry)) ready.push_back(&entry);
+  }
+  if (static_cast<int64_t>(ready.size()) > *budget) {
+    std::stable_sort(ready.begin(), ready.end(),
+                     [](const Entry* a, const Entry* b) { return a->last_step < b->last_step; });
+    ready.resize(*budget);
+  }
+  for (Entry* entry : ready) AddToPlan(*entry, 1, plan);
+  *budget -= static_cast<int32_t>(ready.size());
+}
+
+void Scheduler::PlanPrefills(Plan* plan, int32_t budget) {
+  for (const Key& key : running_) {
+    if (budget <= 0) return;
+    Entry& entry = entries_.at(key.second);
+    if (!entry.Prefilling()) continue;
+    const int64_t remaining = entry.spec.num_prefill_tokens - entry.prefilled;
+    auto num_tokens = static_cast<int32_t>(std::min<int64_t>(remaining, budget));
+    if (num_tokens < remaining && num_tokens > options_.chunk_alignment) {
+      num_tokens -= num_tokens % options_.chunk_alignment;
+    }
+    AddToPlan(entry, num_tokens, plan);
+    budget -= num_tokens;
+  }
+}
+
+Plan Scheduler::MakePlan() {
+  Plan plan;
+  ++step_;
+  int32_t budget = options_.max_batched_tokens;
+  Admit(budget - CountReadyToDecode(), &plan);
+  PlanDecodes(&plan, &budget);
+  PlanPrefills(&plan, budget);
+  return plan;
+}
+
+void Scheduler::Apply(const Plan& plan) {
+  for (const PlanEntry& planned : plan.entries) {
+    const auto it = entries_.find(planned.id);
+    if (it != entries_.end()) it->second.in_flight -= 1;
+  }
+}
+
+}  // namespace hgrn2

@@ -1,0 +1,117 @@
+// Decides which sequences run in the next step and with how many tokens. Pure: no device, no clock,
+// no threads; the same calls give the same plans.
+//
+// Order. Sequences are ordered by `arrival + priority * kPriorityStep`: first come, first served
+// within a priority, and one level of priority is worth one second of waiting. The key never
+// changes, so nothing starves: whatever arrives later than the key's time comes after it.
+//
+// A step. Every decoding sequence first gets its one token (least recently planned first, should
+// the budget be smaller than their number), so running streams keep their pace; what is left of
+// max_batched_tokens goes to prompts in key order, cut into chunks. A waiting sequence takes a free
+// slot, or that of the running sequence with the greatest key whose priority value is greater
+// (pre-emption: one state copy); a running sequence never loses its slot within its own priority.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <set>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace hgrn2 {
+
+using SequenceId = uint64_t;
+
+inline constexpr Duration kPriorityStep = std::chrono::seconds(1);
+
+struct SchedulerOptions {
+  int32_t num_slots = 1;
+  int32_t max_batched_tokens = 1;
+  // Chunks that do not end a prompt are rounded down to a multiple of this, if they exceed it.
+  int32_t chunk_alignment = 64;
+};
+
+struct SequenceSpec {
+  SequenceId id = 0;
+  int32_t priority = 0;
+  TimePoint arrival;
+  int64_t num_prefill_tokens = 1;  // >= 1
+  // Tokens to decode after the prefill's last step, one per step. 0: it ends with its prefill.
+  int64_t num_decode_steps = 0;
+  // Each decode step needs the previous step's token on the host first.
+  bool needs_host_token = false;
+};
+
+struct PlanEntry {
+  SequenceId id;
+  int32_t slot;
+  int32_t num_tokens;
+  bool first;         // first step in this slot: reset or restore its state
+  bool prefill;       // tokens of the prompt, else one decoded token
+  bool ends_prefill;  // the prompt's last chunk
+};
+
+struct Plan {
+  std::vector<std::pair<SequenceId, int32_t>> preempted;  // save these slots first
+  std::vector<PlanEntry> entries;
+  int32_t num_tokens = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(const SchedulerOptions& options);
+
+  // REQUIRES: a new id.
+  void Add(const SequenceSpec& spec);
+  // Finished or cancelled: its slot is free for the next plan, though a step with it may be pending
+  // (steps run in order). No-op for an unknown id.
+  void Remove(SequenceId id);
+
+  // The next step, possibly empty. Counts its tokens as fed.
+  Plan MakePlan();
+  // The results of this plan's step are on the host. Plans are applied in order.
+  void Apply(const Plan& plan);
+
+  int32_t num_running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t num_waiting() const { return static_cast<int32_t>(waiting_.size()); }
+  int32_t num_free_slots() const { return static_cast<int32_t>(free_slots_.size()); }
+  const SchedulerOptions& options() const { return options_; }
+
+ private:
+  using Key = std::pair<int64_t, SequenceId>;  // virtual arrival in ns, then id
+  struct Entry {
+    SequenceSpec spec;
+    Key key;
+    int32_t slot = -1;       // >= 0: running
+    bool started = false;    // had a step in this slot
+    int64_t prefilled = 0;   // planned so far
+    int64_t decoded = 0;     // planned so far
+    int32_t in_flight = 0;   // planned and not applied
+    uint64_t last_step = 0;  // of its last plan
+
+    bool Prefilling() const { return prefilled < spec.num_prefill_tokens; }
+  };
+
+  bool ReadyToDecode(const Entry& entry) const;
+  int64_t CountReadyToDecode() const;
+  void Admit(int64_t budget, Plan* plan);
+  void PlanDecodes(Plan* plan, int32_t* budget);
+  void PlanPrefills(Plan* plan, int32_t budget);
+  // Frees the slot of the least urgent running sequence of a greater priority value than `urgent`
+  // (a decoding one if `decoding_only`) and adds what that gives back to *budget. -1: there is
+  // none.
+  int32_t Preempt(const Entry& urgent, bool decoding_only, int64_t* budget, Plan* plan);
+  void AddToPlan(Entry& entry, int32_t num_tokens, Plan* plan);
+
+  const SchedulerOptions options_;
+  std::unordered_map<SequenceId, Entry> entries_;
+  std::set<Key> waiting_;
+  std::set<Key> running_;
+  std::vector<int32_t> free_slots_;  // a stack; lowest index on top at the start
+  uint64_t step_ = 0;
+};
+
+}  // namespace hgrn2

@@ -48,12 +48,13 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(std::string_view j
                                                               std::string_view file);
 
 // Turns a growing sequence of ids into text, whole UTF-8 characters at a time. The concatenation of
-// everything returned equals Decode of all ids. Single-threaded.
+// everything returned equals Decode of all ids (if at_start). Single-threaded.
 class IncrementalDetokenizer {
  public:
-  // REQUIRES: tokenizer outlives this.
-  IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
-      : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens) {}
+  // REQUIRES: tokenizer outlives this. at_start: false when the ids continue a text, so that the
+  // decoder's rule for the first token's leading space does not apply.
+  IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens, bool at_start = true)
+      : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens), at_start_(at_start) {}
 
   // Text completed by this token; "" while a character is incomplete.
   std::string Append(int32_t id);
@@ -63,7 +64,7 @@ class IncrementalDetokenizer {
  private:
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
-  bool at_start_ = true;
+  bool at_start_;
   std::string pending_;  // bytes of an incomplete character
 };
 

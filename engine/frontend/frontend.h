@@ -135,6 +135,7 @@ class Frontend {
   static std::unique_ptr<Frontend> Create(Engine& engine, const ModelConfig& config,
                                           const GenerationDefaults& defaults,
                                           const Tokenizer* tokenizer, FrontendOptions options);
+  // REQUIRES: no request is in flight (Engine::Drain comes first).
   virtual ~Frontend() = default;
 
   // On error the handler is not called. INVALID_ARGUMENT names the field (FieldOf), NOT_FOUND:

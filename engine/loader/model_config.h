@@ -21,19 +21,17 @@ struct ModelConfig {
   int32_t head_dim = 0;           // K = V = d / H (expand_ratio)
   int32_t intermediate_size = 0;  // m
   int32_t vocab_size = 0;
-  int32_t conv_size = 0;          // 0: no short convolution
+  int32_t conv_size = 0;  // 0: no short convolution
   bool use_lower_bound = true;
   bool elementwise_affine = true;
   bool tie_word_embeddings = false;
   float norm_eps = 1e-6f;
   DType torch_dtype = DType::kF32;  // informative; the file's own dtypes decide
   std::vector<int32_t> eos_token_ids;
-  int32_t bos_token_id = -1;        // -1: none
+  int32_t bos_token_id = -1;  // -1: none
 
   // L * d * K: numbers a sequence carries, apart from the short convolution's inputs.
-  int64_t StateSize() const {
-    return static_cast<int64_t>(num_layers) * hidden_size * head_dim;
-  }
+  int64_t StateSize() const { return static_cast<int64_t>(num_layers) * hidden_size * head_dim; }
   // L * 3 * (conv_size - 1) * d.
   int64_t ConvStateSize() const {
     return conv_size > 0 ? static_cast<int64_t>(num_layers) * 3 * (conv_size - 1) * hidden_size : 0;

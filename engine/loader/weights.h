@@ -33,13 +33,13 @@ struct TensorView {
 };
 
 struct LayerWeights {
-  TensorView attn_norm;                            // [d]
-  TensorView q_proj, f_proj, i_proj, o_proj;       // [d, d], y = x W^T
-  TensorView q_conv, f_conv, i_conv;               // [d, 1, conv_size] or absent
-  TensorView g_norm;                               // [d], absent if !elementwise_affine
-  TensorView mlp_norm;                             // [d]
-  TensorView gate_proj, up_proj;                   // [m, d]
-  TensorView down_proj;                            // [d, m]
+  TensorView attn_norm;                       // [d]
+  TensorView q_proj, f_proj, i_proj, o_proj;  // [d, d], y = x W^T
+  TensorView q_conv, f_conv, i_conv;          // [d, 1, conv_size] or absent
+  TensorView g_norm;                          // [d], absent if !elementwise_affine
+  TensorView mlp_norm;                        // [d]
+  TensorView gate_proj, up_proj;              // [m, d]
+  TensorView down_proj;                       // [d, m]
 };
 
 struct ModelWeights {

@@ -15,9 +15,9 @@ namespace hgrn2 {
 }
 }  // namespace hgrn2
 
-// The optional second argument is a string_view with context.
+// The optional second argument is a string literal with context.
 #define HGRN2_CHECK(expr, ...)                                                          \
   do {                                                                                  \
     if (!(expr)) [[unlikely]]                                                           \
-      ::hgrn2::CheckFailed(__FILE__, __LINE__, #expr, ::std::string_view{__VA_ARGS__}); \
+      ::hgrn2::CheckFailed(__FILE__, __LINE__, #expr, "" __VA_ARGS__); \
   } while (false)

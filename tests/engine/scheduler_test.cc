@@ -1,0 +1,220 @@
+#include "engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <random>
+
+namespace hgrn2 {
+namespace {
+
+SequenceSpec Spec(SequenceId id, int64_t prefill, int64_t decode, int32_t priority = 0,
+                  int64_t arrival_ms = 0) {
+  SequenceSpec spec;
+  spec.id = id;
+  spec.num_prefill_tokens = prefill;
+  spec.num_decode_steps = decode;
+  spec.priority = priority;
+  spec.arrival = TimePoint(std::chrono::milliseconds(arrival_ms));
+  return spec;
+}
+
+std::vector<SequenceId> Ids(const Plan& plan) {
+  std::vector<SequenceId> ids;
+  for (const PlanEntry& entry : plan.entries) ids.push_back(entry.id);
+  return ids;
+}
+
+TEST(SchedulerTest, PrefillIsChunkedUnderTheBudgetAndAligned) {
+  Scheduler scheduler({.num_slots = 2, .max_batched_tokens = 100, .chunk_alignment = 64});
+  scheduler.Add(Spec(1, 150, 1));
+  Plan plan = scheduler.MakePlan();
+  ASSERT_EQ(plan.entries.size(), 1u);
+  EXPECT_EQ(plan.entries[0].num_tokens, 64);
+  EXPECT_TRUE(plan.entries[0].first);
+  EXPECT_FALSE(plan.entries[0].ends_prefill);
+  scheduler.Apply(plan);
+  plan = scheduler.MakePlan();
+  EXPECT_EQ(plan.entries[0].num_tokens, 86);
+  EXPECT_TRUE(plan.entries[0].ends_prefill);
+  EXPECT_FALSE(plan.entries[0].first);
+  scheduler.Apply(plan);
+  plan = scheduler.MakePlan();
+  EXPECT_EQ(plan.entries[0].num_tokens, 1);
+  EXPECT_FALSE(plan.entries[0].prefill);
+  scheduler.Apply(plan);
+  EXPECT_TRUE(scheduler.MakePlan().entries.empty()) << "all steps were planned";
+}
+
+TEST(SchedulerTest, RunningDecodesKeepTheirPaceWhileAPromptIsPrefilled) {
+  Scheduler scheduler({.num_slots = 3, .max_batched_tokens = 66, .chunk_alignment = 64});
+  scheduler.Add(Spec(1, 1, 100));
+  scheduler.Add(Spec(2, 1, 100));
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Add(Spec(3, 1000, 1, 0, 5));
+  for (int step = 0; step < 10; ++step) {
+    const Plan plan = scheduler.MakePlan();
+    EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{1, 2, 3}));
+    EXPECT_EQ(plan.num_tokens, 66);
+    scheduler.Apply(plan);
+  }
+}
+
+TEST(SchedulerTest, FirstComeFirstServedWithinAPriority) {
+  Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 1, 0, 0, 20));
+  scheduler.Add(Spec(2, 1, 0, 0, 10));
+  scheduler.Add(Spec(3, 1, 0, -1, 30));
+  std::vector<SequenceId> order;
+  for (int i = 0; i < 3; ++i) {
+    const Plan plan = scheduler.MakePlan();
+    ASSERT_EQ(plan.entries.size(), 1u);
+    order.push_back(plan.entries[0].id);
+    scheduler.Apply(plan);
+    scheduler.Remove(plan.entries[0].id);
+  }
+  EXPECT_EQ(order, (std::vector<SequenceId>{3, 2, 1}));
+}
+
+TEST(SchedulerTest, WaitingOutweighsPriorityAfterOneSecondALevel) {
+  Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 1, 0, 1, 0));
+  scheduler.Add(Spec(2, 1, 0, 0, 999));
+  scheduler.Add(Spec(3, 1, 0, 0, 1001));
+  EXPECT_EQ(Ids(scheduler.MakePlan()), (std::vector<SequenceId>{2}));
+  scheduler.Remove(2);
+  EXPECT_EQ(Ids(scheduler.MakePlan()), (std::vector<SequenceId>{1}));
+}
+
+TEST(SchedulerTest, PreemptsALowerClassAndBringsItBack) {
+  Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 1, 10, 5, 0));
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Add(Spec(2, 2, 0, 0, 100));
+  Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(plan.preempted, (std::vector<std::pair<SequenceId, int32_t>>{{1, 0}}));
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{2}));
+  EXPECT_TRUE(plan.entries[0].first);
+  scheduler.Apply(plan);
+  scheduler.Remove(2);
+  plan = scheduler.MakePlan();
+  ASSERT_EQ(Ids(plan), (std::vector<SequenceId>{1}));
+  EXPECT_TRUE(plan.entries[0].first) << "its state must be restored";
+  EXPECT_FALSE(plan.entries[0].prefill);
+}
+
+TEST(SchedulerTest, PreemptsEvenWhenDecodesFillTheBudget) {
+  Scheduler scheduler({.num_slots = 2, .max_batched_tokens = 2});
+  scheduler.Add(Spec(1, 1, 100, 5, 0));
+  scheduler.Add(Spec(2, 1, 100, 6, 0));
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Add(Spec(3, 1, 0, 0, 100));
+  const Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{1, 3}));
+}
+
+TEST(SchedulerTest, EqualsAreNeverPreempted) {
+  Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 1, 10, 0, 50));
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Add(Spec(2, 1, 10, 0, 0));
+  EXPECT_EQ(Ids(scheduler.MakePlan()), (std::vector<SequenceId>{1}));
+}
+
+TEST(SchedulerTest, HostTokensAreWaitedFor) {
+  Scheduler scheduler({.num_slots = 2, .max_batched_tokens = 8});
+  SequenceSpec spec = Spec(1, 1, 10);
+  spec.needs_host_token = true;
+  scheduler.Add(spec);
+  const Plan first = scheduler.MakePlan();
+  EXPECT_TRUE(scheduler.MakePlan().entries.empty());
+  scheduler.Apply(first);
+  EXPECT_EQ(scheduler.MakePlan().entries.size(), 1u);
+}
+
+// Random workloads, checked step by step: budget, slots, order of chunks, no starvation.
+TEST(SchedulerTest, RandomWorkloads) {
+  for (uint32_t seed = 0; seed < 200; ++seed) {
+    std::mt19937 random(seed);
+    const auto pick = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    const SchedulerOptions options{
+        .num_slots = pick(1, 6), .max_batched_tokens = pick(1, 40), .chunk_alignment = pick(1, 16)};
+    Scheduler scheduler(options);
+    struct Track {
+      SequenceSpec spec;
+      int64_t prefilled = 0, decoded = 0;
+      int32_t slot = -1;
+      int64_t added_at = 0;
+    };
+    std::map<SequenceId, Track> live;
+    SequenceId next = 1;
+    int64_t completed = 0, added = 0;
+    for (int64_t step = 0; step < 3000 && (step < 300 || !live.empty()); ++step) {
+      if (step < 300 && pick(0, 2) == 0) {
+        SequenceSpec spec = Spec(next, pick(1, 60), pick(0, 20), pick(-2, 2), step);
+        scheduler.Add(spec);
+        live[next] = {spec, 0, 0, -1, step};
+        ++next;
+        ++added;
+      }
+      if (!live.empty() && pick(0, 30) == 0) {
+        auto it = live.begin();
+        std::advance(it, pick(0, static_cast<int>(live.size()) - 1));
+        scheduler.Remove(it->first);
+        live.erase(it);
+        ++completed;
+      }
+      const Plan plan = scheduler.MakePlan();
+      for (const auto& [id, slot] : plan.preempted) {
+        ASSERT_EQ(live.at(id).slot, slot);
+        live.at(id).slot = -1;
+      }
+      ASSERT_FALSE(plan.entries.empty() && !live.empty()) << "stalled, seed " << seed;
+      std::map<int32_t, int> slots;
+      int32_t tokens = 0;
+      for (const PlanEntry& entry : plan.entries) {
+        Track& track = live.at(entry.id);
+        tokens += entry.num_tokens;
+        ASSERT_EQ(++slots[entry.slot], 1);
+        ASSERT_LT(entry.slot, options.num_slots);
+        ASSERT_EQ(entry.first, track.slot < 0);
+        if (!entry.first) {
+          ASSERT_EQ(entry.slot, track.slot);
+        }
+        track.slot = entry.slot;
+        if (entry.prefill) {
+          track.prefilled += entry.num_tokens;
+          ASSERT_LE(track.prefilled, track.spec.num_prefill_tokens);
+          ASSERT_EQ(entry.ends_prefill, track.prefilled == track.spec.num_prefill_tokens);
+        } else {
+          ASSERT_EQ(entry.num_tokens, 1);
+          ASSERT_EQ(track.prefilled, track.spec.num_prefill_tokens);
+          ASSERT_LE(++track.decoded, track.spec.num_decode_steps);
+        }
+      }
+      ASSERT_EQ(tokens, plan.num_tokens);
+      ASSERT_LE(tokens, options.max_batched_tokens);
+      scheduler.Apply(plan);
+      for (const PlanEntry& entry : plan.entries) {
+        const Track& track = live.at(entry.id);
+        if (track.prefilled == track.spec.num_prefill_tokens &&
+            track.decoded == track.spec.num_decode_steps) {
+          scheduler.Remove(entry.id);
+          live.erase(entry.id);
+          ++completed;
+        }
+      }
+    }
+    EXPECT_TRUE(live.empty()) << "starved, seed " << seed;
+    EXPECT_EQ(completed, added);
+    EXPECT_EQ(scheduler.num_free_slots(), options.num_slots);
+    EXPECT_EQ(scheduler.num_running() + scheduler.num_waiting(), 0);
+  }
+}
+
+}  // namespace
+}  // namespace hgrn2

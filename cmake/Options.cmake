@@ -17,3 +17,6 @@ endif()
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(hgrn2_options INTERFACE -Wthread-safety)
 endif()
+if(HGRN2_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)  # coverage of our libraries guides the fuzzers
+endif()

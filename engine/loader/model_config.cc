@@ -1,6 +1,9 @@
 #include "engine/loader/model_config.h"
 
-#include <cmath>
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <string>
 
 #include "base/status.h"
 #include "engine/loader/json.h"
@@ -122,7 +125,7 @@ absl::Status ReadOptions(const JsonFields& fields, ModelConfig* config) {
   ASSIGN_OR_RETURN(const auto use_lower_bound, fields.Bool("use_lower_bound"));
   ASSIGN_OR_RETURN(const auto elementwise_affine, fields.Bool("elementwise_affine"));
   ASSIGN_OR_RETURN(const auto tie, fields.Bool("tie_word_embeddings"));
-  ASSIGN_OR_RETURN(const auto eps, fields.Number("norm_eps", 0, 1, /*open_min=*/true));
+  ASSIGN_OR_RETURN(const auto eps, fields.Number("norm_eps", 1e-12, 1));
   config->use_lower_bound = use_lower_bound.value_or(true);
   config->elementwise_affine = elementwise_affine.value_or(true);
   config->tie_word_embeddings = tie.value_or(false);
@@ -140,6 +143,12 @@ template <typename To, typename From>
 std::optional<To> Cast(const std::optional<From>& value) {
   if (!value) return std::nullopt;
   return static_cast<To>(*value);
+}
+
+// A double above 0 can round to a float of 0, which "(0, ..." excludes.
+std::optional<float> PositiveFloat(const std::optional<double>& value) {
+  if (!value) return std::nullopt;
+  return std::max(std::numeric_limits<float>::min(), static_cast<float>(*value));
 }
 
 }  // namespace
@@ -181,10 +190,10 @@ absl::StatusOr<GenerationDefaults> ParseGenerationConfig(std::string_view json,
   ASSIGN_OR_RETURN(const auto max_new_tokens, fields.Int("max_new_tokens", 1, INT32_MAX));
   ASSIGN_OR_RETURN(defaults.eos_token_ids, fields.TokenIds("eos_token_id", INT32_MAX));
   defaults.temperature = Cast<float>(temperature);
-  defaults.top_p = Cast<float>(top_p);
+  defaults.top_p = PositiveFloat(top_p);
   defaults.top_k = Cast<int32_t>(top_k);
   defaults.min_p = Cast<float>(min_p);
-  defaults.repetition_penalty = Cast<float>(penalty);
+  defaults.repetition_penalty = PositiveFloat(penalty);
   defaults.max_new_tokens = Cast<int32_t>(max_new_tokens);
   return defaults;
 }

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what building and testing need, from Debian 12's or Ubuntu 24.04's own packages. Does nothing
+# when all are there.
+set -euo pipefail
+
+packages=(
+  build-essential cmake ninja-build ccache mold git pkg-config curl
+  libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev
+  prometheus-cpp-dev libboost-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
+  libspdlog-dev libfmt-dev libhwy-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev
+  libssl-dev zlib1g-dev
+)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv xz-utils)
+# clang's version decides the name of its sanitizer and fuzzer runtime.
+clang_version=$(. /etc/os-release 2>/dev/null && [[ "${VERSION_ID:-}" == "24.04" ]] && echo 18 || echo 14)
+fuzz_packages=("clang-$clang_version" "libclang-rt-$clang_version-dev" clang)
+
+if [[ "${1:-}" == "--help" ]]; then
+  echo "usage: tools/install_packages.sh [--tests] [--fuzz] [--print]"
+  echo "  Installs the packages for building (--tests: and testing, --fuzz: and fuzzing)."
+  echo "  --print: only lists them."
+  exit 0
+fi
+print=0
+for option in "$@"; do
+  case "$option" in
+    --tests) packages+=("${test_packages[@]}") ;;
+    --fuzz) packages+=("${fuzz_packages[@]}") ;;
+    --print) print=1 ;;
+    *) echo "unknown option: $option" >&2; exit 2 ;;
+  esac
+done
+if [[ $print -eq 1 ]]; then
+  printf '%s\n' "${packages[@]}"
+  exit 0
+fi
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+  echo "This is not Debian or Ubuntu: install the equivalents of these packages yourself:" >&2
+  printf '  %s\n' "${packages[@]}" >&2
+  exit 1
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+  status=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
+  [[ "$status" == "install ok installed" ]] || missing+=("$package")
+done
+if [[ ${#missing[@]} -eq 0 ]]; then exit 0; fi
+
+sudo=()
+if [[ $EUID -ne 0 ]]; then
+  command -v sudo >/dev/null || { echo "Run as root or install sudo: these packages are missing: ${missing[*]}" >&2; exit 1; }
+  sudo=(sudo)
+fi
+echo "Installing: ${missing[*]}"
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

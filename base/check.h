@@ -13,11 +13,14 @@ namespace hgrn2 {
                static_cast<int>(context.size()), context.data());
   std::abort();
 }
+// Not a defaulted argument: "" instead of a null view keeps printf's checks quiet.
+inline std::string_view CheckContext() { return ""; }
+inline std::string_view CheckContext(std::string_view context) { return context; }
 }  // namespace hgrn2
 
-// The optional second argument is a string literal with context.
-#define HGRN2_CHECK(expr, ...)                                                          \
-  do {                                                                                  \
-    if (!(expr)) [[unlikely]]                                                           \
-      ::hgrn2::CheckFailed(__FILE__, __LINE__, #expr, "" __VA_ARGS__); \
+// The optional second argument is a string_view (or literal, or string) with context.
+#define HGRN2_CHECK(expr, ...)                                                             \
+  do {                                                                                     \
+    if (!(expr)) [[unlikely]]                                                              \
+      ::hgrn2::CheckFailed(__FILE__, __LINE__, #expr, ::hgrn2::CheckContext(__VA_ARGS__)); \
   } while (false)

@@ -1,7 +1,7 @@
 # hgrn2_options: what every target of ours compiles with.
 add_library(hgrn2_options INTERFACE)
 target_include_directories(hgrn2_options INTERFACE ${PROJECT_SOURCE_DIR})
-target_compile_options(hgrn2_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-unused-parameter>)
+target_compile_options(hgrn2_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>)
 if(HGRN2_WERROR)
   target_compile_options(hgrn2_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()

@@ -1,0 +1,252 @@
+// Products of the persistent kernel: a producer warp streams packed weights through shared memory,
+// eight consumer warps multiply them with the tokens' activations on tensor cores.
+//
+// Weights are the A operand of mma.m16n8k16 (16 rows), tokens the columns of B: 8 per n-tile. Each
+// consumer warp owns a slice of K (layout.h), keeps that slice's activations in registers for up to
+// kChunk k-steps and multiplies them with every tile of the block's range. Partial sums of the eight
+// warps meet in shared memory and are added in the order of the warps: deterministic, and the same
+// for every batch.
+#pragma once
+
+#include "kernels/cuda/persistent/context.cuh"
+
+namespace hgrn2::cuda::persistent {
+
+// kTiles: n-tiles of 8 tokens. kChunkSteps: k-steps whose activations a warp keeps in registers.
+template <int kTiles, int kChunkSteps>
+struct Tiling {
+  static constexpr int kNTiles = kTiles;
+  static constexpr int kChunk = kChunkSteps;
+  // Row tiles whose partial sums fit into the scratch: 8 warps x 16 rows x 8 tokens in float32 each.
+  static constexpr int kGroup = kScratchBytes / (kConsumerWarps * 512 * kNTiles);
+};
+
+// Order in which weights are consumed, and so fetched, for one product: groups of row tiles; in a
+// group, chunks of K; in a chunk, tiles; in a tile, stages. fn(tile, first k-step, k-steps).
+template <typename T, int kStageSteps, typename Fn>
+__device__ __forceinline__ void ForEachStage(int tiles, int kpw, Fn&& fn) {
+  for (int g0 = 0; g0 < tiles; g0 += T::kGroup) {
+    for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
+      const int steps = min(T::kChunk, kpw - c0);
+      for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) {
+        for (int s0 = 0; s0 < steps; s0 += kStageSteps) fn(i, c0 + s0, min(kStageSteps, steps - s0));
+      }
+    }
+  }
+}
+
+template <bool kFp8>
+constexpr int kStageSteps = kStageBytes / SlotBytes(kFp8);
+
+// One thread: fetches the weights of every product of the step, at most `max_inflight` stages ahead
+// of what has landed (more would only queue up in front of other blocks' activations).
+template <typename T, bool kFp8>
+__device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges, RingState ring) {
+  const uint64_t policy = EvictFirstPolicy();
+  RingState landed = ring;
+  int under_way = 0;
+  const int limit = p.max_inflight > 0 ? min(p.max_inflight, ring.stages) : ring.stages;
+  const int phases = p.shape.NumPhases();
+  auto fetch = [&](const uint8_t* source, uint32_t bytes) {
+    MbarrierWait(ring.empty + ring.stage * 8, ring.parity ^ 1);
+    if (under_way == limit) {
+      MbarrierWait(landed.full + landed.stage * 8, landed.parity);
+      landed.Advance();
+      --under_way;
+    }
+    const uint32_t full = ring.full + ring.stage * 8;
+    MbarrierExpect(full, bytes);
+    BulkLoad(ring.data + ring.stage * kStageBytes, source, bytes, full, policy);
+    ring.Advance();
+    ++under_way;
+  };
+  for (int phase = 0; phase < phases; ++phase) {
+    const bool head = phase == phases - 1;
+    const int product = head ? static_cast<int>(kHead) : phase % kProductsPerLayer;
+    const ProductShape s = p.shape.Shape(product);
+    const TileRange range = ranges[phase];
+    const uint8_t* base = static_cast<const uint8_t*>(p.weights) +
+                          p.shape.Offset(phase / kProductsPerLayer, product) +
+                          range.first * s.TileBytes();
+    const int slot_bytes = SlotBytes(s.fp8);
+    auto stage = [&](int tile, int step, int steps) {
+      fetch(base + tile * s.TileBytes() + int64_t{step} * slot_bytes, steps * slot_bytes);
+    };
+    if (s.fp8) {
+      ForEachStage<T, kStageSteps<true>>(range.count, s.kpw, stage);
+    } else {
+      ForEachStage<T, kStageSteps<false>>(range.count, s.kpw, stage);
+    }
+  }
+}
+
+__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                    uint32_t a3, uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ uint4 LoadShared16(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+
+// Two e4m3 numbers in the high bytes of the halves of `w` as bfloat16 x 2^-120: the exponent field
+// moves without a change of bias; e4m3's subnormals become bfloat16's.
+__device__ __forceinline__ uint32_t HighFp8ToBf16(uint32_t w) {
+  return (w & 0x80008000u) | ((w >> 4) & 0x07f007f0u);
+}
+__device__ __forceinline__ uint32_t LowFp8ToBf16(uint32_t w) {
+  return ((w << 8) & 0x80008000u) | ((w << 4) & 0x07f007f0u);
+}
+
+// The activations of k-steps [c0, c0 + kChunk) of this warp's slice as B operands. Lane (g, t) has
+// token g of each n-tile. x: [batch][k].
+template <typename T>
+__device__ __forceinline__ void LoadActivations(const __nv_bfloat16* x, int64_t k, int kpw, int c0,
+                                                int batch, uint32_t (&b)[T::kChunk][T::kNTiles][2]) {
+  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+  for (int j = 0; j < T::kChunk; j += 2) {
+    const int64_t column = (int64_t{warp} * kpw + c0 + j) * 16 + t * 8;
+    const bool inside = c0 + j < kpw && column < k;
+#pragma unroll
+    for (int n = 0; n < T::kNTiles; ++n) {
+      const int token = n * 8 + g;
+      uint4 v = make_uint4(0, 0, 0, 0);
+      if (inside && token < batch) {
+        v = __ldcg(reinterpret_cast<const uint4*>(x + token * k + column));
+      }
+      b[j][n][0] = v.x;
+      b[j][n][1] = v.y;
+      b[j + 1][n][0] = v.z;
+      b[j + 1][n][1] = v.w;
+    }
+  }
+}
+
+// Partial sums of one (tile, n-tile): per half h of a lane's token pair and per warp, 32 lanes x
+// (row g, row g + 8).
+__device__ __forceinline__ float2* Partial(float* scratch, int tile, int h, int warp) {
+  return reinterpret_cast<float2*>(scratch) + ((tile * 2 + h) * kConsumerWarps + warp) * 32;
+}
+
+// Multiplies one chunk of K of one tile and adds to `acc`.
+template <typename T, bool kFp8>
+__device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
+                                              const uint32_t (&b)[T::kChunk][T::kNTiles][2],
+                                              float (&acc)[T::kNTiles][4]) {
+  constexpr int kSteps = kStageSteps<kFp8>;
+  constexpr int kLoads = kFp8 ? kSteps / 2 : kSteps;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
+    if (s0 >= steps) break;
+    MbarrierWait(ring.full + ring.stage * 8, ring.parity);
+    const uint32_t at = ring.data + ring.stage * kStageBytes + warp * 512 + lane * 16;
+    uint4 a[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) a[i] = LoadShared16(at + i * (kConsumerWarps * 512));
+    __syncwarp();
+    if (lane == 0) MbarrierArrive(ring.empty + ring.stage * 8);
+    ring.Advance();
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      // Stages come in pairs of k-steps; the tail of a slice may be shorter than a stage.
+      if (s0 + i >= T::kChunk) break;
+      if (s0 + i < steps) {
+#pragma unroll
+        for (int n = 0; n < T::kNTiles; ++n) {
+          const uint32_t(&bb)[2] = b[s0 + i < T::kChunk ? s0 + i : 0][n];
+          if constexpr (kFp8) {
+            const uint4 v = a[i / 2];
+            const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
+            Mma(acc[n], HighFp8ToBf16(lo), HighFp8ToBf16(hi), LowFp8ToBf16(lo), LowFp8ToBf16(hi),
+                bb[0], bb[1]);
+          } else {
+            Mma(acc[n], a[i].x, a[i].y, a[i].z, a[i].w, bb[0], bb[1]);
+          }
+        }
+      }
+    }
+  }
+}
+
+// 1 / rms of each token's product input from its sums of squares ([batch][d / 16]) to c.row_scale.
+// Visible after the next Sync.
+__device__ __forceinline__ void RowScales(Context& c, const float* squares, float eps) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int groups = static_cast<int>(c.p.shape.d / 16);
+  for (int token = warp; token < c.p.batch; token += kConsumerWarps) {
+    float sum = 0;
+    for (int i = lane * 4; i < groups; i += 128) {
+      const float4 v = __ldcg(reinterpret_cast<const float4*>(squares + token * groups + i));
+      sum += (v.x + v.y) + (v.z + v.w);
+    }
+    sum = WarpSum(sum);
+    if (lane == 0) c.row_scale[token] = rsqrtf(sum / static_cast<float>(c.p.shape.d) + eps);
+  }
+}
+
+// A whole product for this block's tiles. Epilogue: struct with Prepare(tile, n, unit) -> Inputs,
+// which fetches what Finish needs, and Finish(tile, token, g, y of tile row g, y of row g + 8,
+// inputs), called by whole warps (lanes differ in g and token; token may be >= batch).
+template <typename T, bool kFp8, typename Epilogue>
+__device__ __forceinline__ void RunProduct(Context& c, TileRange range, int64_t k, int kpw,
+                                           const __nv_bfloat16* x, Epilogue& epilogue) {
+  const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+  for (int g0 = 0; g0 < range.count; g0 += T::kGroup) {
+    const int tiles = min(T::kGroup, range.count - g0);
+    const int units = tiles * T::kNTiles * 64;  // of (row g, row g + 8) x one token
+    auto tile_of = [&](int unit) { return range.first + g0 + unit / (64 * T::kNTiles); };
+    auto token_of = [&](int unit) {
+      return unit / 64 % T::kNTiles * 8 + lane % 4 * 2 + unit / 32 % 2;
+    };
+    typename Epilogue::Inputs inputs = {};
+    if (tid < units) inputs = epilogue.Prepare(tile_of(tid), token_of(tid), lane / 4);
+    for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
+      uint32_t b[T::kChunk][T::kNTiles][2];
+      LoadActivations<T>(x, k, kpw, c0, c.p.batch, b);
+      if (c0 == 0 && g0 == 0) epilogue.RowScales(c);
+      if (c0 == 0 && g0 > 0) c.Sync();  // the last group's partial sums have been read
+      for (int i = 0; i < tiles; ++i) {
+        float acc[T::kNTiles][4] = {};
+#pragma unroll
+        for (int n = 0; n < T::kNTiles; ++n) {
+          if (c0 > 0) {
+            const float2 lo = Partial(c.scratch, i * T::kNTiles + n, 0, warp)[lane];
+            const float2 hi = Partial(c.scratch, i * T::kNTiles + n, 1, warp)[lane];
+            acc[n][0] = lo.x, acc[n][2] = lo.y, acc[n][1] = hi.x, acc[n][3] = hi.y;
+          }
+        }
+        MultiplyChunk<T, kFp8>(c.ring, min(T::kChunk, kpw - c0), b, acc);
+#pragma unroll
+        for (int n = 0; n < T::kNTiles; ++n) {
+          Partial(c.scratch, i * T::kNTiles + n, 0, warp)[lane] = {acc[n][0], acc[n][2]};
+          Partial(c.scratch, i * T::kNTiles + n, 1, warp)[lane] = {acc[n][1], acc[n][3]};
+        }
+      }
+    }
+    c.Sync();
+    for (int unit = tid; unit < units; unit += kConsumers) {
+      if (unit != tid) inputs = epilogue.Prepare(tile_of(unit), token_of(unit), lane / 4);
+      float2 y = {0, 0};
+#pragma unroll
+      for (int w = 0; w < kConsumerWarps; ++w) {
+        const float2 part = Partial(c.scratch, unit / 64, unit / 32 % 2, w)[lane];
+        y.x += part.x;
+        y.y += part.y;
+      }
+      epilogue.Finish(tile_of(unit), token_of(unit), lane / 4, y.x, y.y, inputs);
+    }
+  }
+}
+
+}  // namespace hgrn2::cuda::persistent

@@ -1,0 +1,155 @@
+// The persistent decode kernel against the equations in double precision. Needs only the CUDA
+// runtime: no test framework, so that the binary runs on any machine with a GPU. Exit code 77: no
+// suitable GPU.
+#include <cstring>
+#include <map>
+#include <memory>
+
+#include "tests/kernels_cuda_persistent/random_model.h"
+#include "tests/kernels_cuda_persistent/reference.h"
+#include "tests/kernels_cuda_persistent/runner.h"
+
+namespace hgrn2::cuda::test {
+namespace {
+
+int failures = 0;
+
+void Report(bool ok, const char* name, double value, double bound) {
+  std::printf("%s %-58s %.3e (bound %.1e)\n", ok ? "ok  " : "FAIL", name, value, bound);
+  std::fflush(stdout);
+  if (!ok) ++failures;
+}
+
+template <typename A, typename B>
+double RelativeError(const A* a, const B* reference, int64_t n) {
+  double difference = 0, norm = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double e = static_cast<double>(a[i]) - reference[i];
+    difference += e * e;
+    norm += static_cast<double>(reference[i]) * reference[i];
+  }
+  return std::sqrt(difference / norm);  // NaN never compares below a bound
+}
+
+struct Case {
+  const char* name;
+  int64_t d, heads, m, vocab, layers;
+  int batch, steps;
+  DType state;
+  int ring;
+  bool fp8;
+};
+
+// Sequence j joins at step j % 3: ages, and so places in the ring, differ inside a batch. Entry 1 of
+// larger batches is padding.
+void RunCase(const Case& k) {
+  const HostModel model = RandomModel(k.d, k.heads, k.m, k.vocab, k.layers, k.fp8, 5);
+  auto device = std::make_unique<DeviceModel>();
+  UploadModel(model, device.get());
+  RunnerOptions options;
+  options.state_dtype = k.state;
+  options.ring_length = k.ring;
+  options.slots = 37;
+  Runner runner(device->view, options);
+  std::vector<ReferenceSequence> rounded, exact;
+  for (int j = 0; j < k.batch; ++j) {
+    rounded.emplace_back(model, true, k.state, k.ring);
+    exact.emplace_back(model, false, k.state, k.ring);
+  }
+  double worst_rounded = 0, worst_exact = 0;
+  auto worse = [](double a, double b) { return a <= b ? b : a; };  // keeps NaN
+  for (int step = 0; step < k.steps; ++step) {
+    std::vector<int32_t> tokens, slots, who;
+    for (int j = 0; j < k.batch; ++j) {
+      if (step < j % 3) continue;
+      if (who.size() == 1 && k.batch > 2) {
+        tokens.push_back(0), slots.push_back(-1), who.push_back(-1);
+        if (tokens.size() == size_t(k.batch)) break;
+      }
+      tokens.push_back((step * 31 + j * 17 + 3) % k.vocab);
+      slots.push_back((j * 5 + 2) % options.slots);
+      who.push_back(j);
+      if (tokens.size() == size_t(k.batch)) break;
+    }
+    const std::vector<float> logits = runner.Step(tokens, slots);
+    for (size_t b = 0; b < who.size(); ++b) {
+      if (who[b] < 0) continue;
+      const float* got = logits.data() + b * k.vocab;
+      worst_rounded = worse(RelativeError(got, rounded[who[b]].Step(tokens[b]).data(), k.vocab), worst_rounded);
+      worst_exact = worse(RelativeError(got, exact[who[b]].Step(tokens[b]).data(), k.vocab), worst_exact);
+    }
+  }
+  char name[128];
+  std::snprintf(name, sizeof(name), "%s, against bf16-rounded fp64", k.name);
+  Report(worst_rounded < 4e-3, name, worst_rounded, 4e-3);
+  std::snprintf(name, sizeof(name), "%s, against fp64", k.name);
+  Report(worst_exact < 2e-2, name, worst_exact, 2e-2);
+}
+
+// The same sequence alone, among 7 and among 15 or 31 others: bitwise equal logits.
+void RunBatchIndependence(bool fp8) {
+  const HostModel model = RandomModel(512, 4, 1344, 1003, 3, fp8, 9);
+  auto device = std::make_unique<DeviceModel>();
+  UploadModel(model, device.get());
+  std::vector<std::vector<float>> first;
+  double differing = 0;
+  for (const int batch : {1, 2, 5, 8, 16, 32}) {
+    RunnerOptions options;
+    options.slots = 32;
+    options.ring_length = 4;
+    Runner runner(device->view, options);
+    for (int step = 0; step < 9; ++step) {
+      std::vector<int32_t> tokens, slots;
+      for (int b = 0; b < batch; ++b) {
+        // Our sequence is the last of the batch, in slot 3.
+        const bool ours = b == batch - 1;
+        tokens.push_back(ours ? step * 7 + 1 : (step * 13 + b * 29) % 1003);
+        slots.push_back(ours ? 3 : b < 3 ? b : b + 1);
+      }
+      const std::vector<float> logits = runner.Step(tokens, slots);
+      std::vector<float> row(logits.end() - 1003, logits.end());
+      if (batch == 1) {
+        first.push_back(row);
+      } else if (std::memcmp(row.data(), first[step].data(), row.size() * 4) != 0) {
+        ++differing;
+      }
+    }
+  }
+  Report(differing == 0, fp8 ? "a sequence's logits do not depend on its batch, FP8"
+                             : "a sequence's logits do not depend on its batch", differing, 0);
+}
+
+int Main(int argc, char** argv) {
+  int device = 0, major = 0;
+  if (cudaGetDeviceCount(&device) != cudaSuccess || device == 0) return 77;
+  CHECK_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+  if (major != 9) return 77;
+  constexpr DType f32 = DType::kF32, f16 = DType::kF16, bf16 = DType::kBF16;
+  const Case cases[] = {
+      {"d 128, 1 head, batch 1, f32", 128, 1, 192, 131, 2, 1, 3, f32, 1, false},
+      {"d 256, 4 heads, batch 3, f16 N 16", 256, 4, 448, 1001, 3, 3, 40, f16, 16, false},
+      {"d 512, 4 heads, batch 8, f16 N 4", 512, 4, 1344, 1000, 2, 8, 12, f16, 4, false},
+      {"d 320, 10 heads of 32, batch 5, bf16", 320, 10, 832, 517, 2, 5, 6, bf16, 1, false},
+      {"d 2048, 16 heads, batch 2, f16 N 32", 2048, 16, 5632, 4000, 1, 2, 3, f16, 32, false},
+      {"d 512, 4 heads, batch 13, f32 N 8", 512, 4, 1344, 1000, 2, 13, 12, f32, 8, false},
+      {"d 384, 3 heads, batch 32, f16 N 16", 384, 3, 960, 777, 2, 32, 20, f16, 16, false},
+      {"d 256, 4 heads, batch 3, f16 N 16, FP8", 256, 4, 448, 1001, 3, 3, 20, f16, 16, true},
+      {"d 512, 4 heads, batch 8, f32, FP8", 512, 4, 1344, 1000, 2, 8, 4, f32, 1, true},
+      {"d 384, 3 heads, batch 19, f16 N 4, FP8", 384, 3, 960, 777, 2, 19, 6, f16, 4, true},
+  };
+  const bool full = argc > 1 && std::strcmp(argv[1], "full") == 0;
+  if (full) {
+    RunCase({"1.3B, batch 2, f16 N 16", 2048, 16, 5632, 32000, 24, 2, 2, f16, 16, false});
+  } else {
+    for (const Case& c : cases) RunCase(c);
+    RunBatchIndependence(false);
+    RunBatchIndependence(true);
+  }
+  std::printf(failures == 0 ? "PASS\n" : "%d FAILED\n", failures);
+  return failures == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace hgrn2::cuda::test
+
+int main(int argc, char** argv) { return hgrn2::cuda::test::Main(argc, argv); }

@@ -133,12 +133,13 @@ struct PrefillItem {
   int32_t slot = 0;
   int32_t reset = 0;
   int32_t workspace = -1;      // index of this item's final state in the workspace, -1: not needed
-  int32_t pad = 0;
+  int32_t index = 0;           // of the item in its sequence
 };
+inline constexpr int32_t kPrefillSegment = 1024;  // tokens of an item of a long sequence
 
 struct PrefillPlan {
   std::vector<PrefillItem> items;  // items of a sequence are consecutive
-  int32_t num_workspace_states = 0;
+  int32_t num_workspace_states = 0;  // a long sequence has one more than items: its initial state
   bool has_long_sequences = false;  // some sequence has several items
 };
 
@@ -164,7 +165,6 @@ struct PrefillParams {
   void* workspace = nullptr;           // PrefillWorkspaceBytes(plan.num_workspace_states, ...)
   StateSlab state;
   int32_t num_items = 0;
-  int32_t num_workspace_states = 0;
   bool has_long_sequences = false;
   int32_t num_heads = 0;
   int32_t head_dim = 0;
@@ -181,7 +181,7 @@ inline constexpr int32_t kMaxConvSize = 8;
 struct ShortConvParams {
   const void* x = nullptr;        // [tokens][3d], activation dtype
   void* y = nullptr;              // [tokens][3d]; may be x for decode, not for prefill
-  const float* weight = nullptr;  // [conv_size][3d]; the last row meets the newest input
+  const float* weight = nullptr;  // [3d][conv_size]; the last column meets the newest input
   void* state = nullptr;          // [slots][3][conv_size - 1][d], activation dtype, oldest first
   int32_t conv_size = 4;          // 2..kMaxConvSize
   int32_t d = 0;

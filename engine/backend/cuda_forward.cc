@@ -1,0 +1,239 @@
+#include "engine/backend/cuda_forward.h"
+
+#include <algorithm>
+
+#include "engine/backend/cuda_status.h"
+#include "kernels/cuda/mlp/mlp.h"
+#include "kernels/cuda/norm/norm.h"
+
+namespace hgrn2 {
+
+CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuffers& buffers,
+                         bool programmatic_launch)
+    : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
+
+absl::Status CudaForward::Init() {
+  CUDA_RETURN_IF_ERROR(cuda::InitSampling());
+  return GemmStatus(gemm_.Init(buffers_.gemm_workspace));
+}
+
+cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
+  // Layers fold at different steps, so that every step costs the same.
+  return {buffers_.ring[layer], buffers_.age, sizes_.ring_length, layer % sizes_.ring_length};
+}
+
+absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
+                                  const float* x_scale, void* out, DType out_type, int64_t rows,
+                                  cudaStream_t stream) {
+  return GemmStatus(gemm_.Run({weight, x, x_scale, out, out_type, rows}, stream));
+}
+
+absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm, bool add_delta,
+                               int64_t rows, cudaStream_t stream) {
+  cuda::RmsNormParams p;
+  p.x = buffers_.x;
+  p.delta = add_delta ? buffers_.delta : nullptr;
+  p.delta_type = model_.activation_type;
+  p.weight = norm;
+  p.out = buffers_.h;
+  p.out_type = weight.type;
+  p.out_scale = buffers_.h_scale;
+  p.rows = rows;
+  p.d = model_.d;
+  p.eps = model_.norm_eps;
+  p.overlap = overlap_;
+  return CudaStatus(cuda::RmsNorm(p, stream), "norm");
+}
+
+absl::Status CudaForward::ShortConv(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  cuda::ShortConvParams conv;
+  conv.x = buffers_.qfi;
+  conv.y = buffers_.qfi_conv;
+  conv.weight = model_.layers[layer].conv;
+  conv.state = buffers_.conv_state[layer];
+  conv.conv_size = model_.conv_size;
+  conv.d = model_.d;
+  conv.activation = model_.activation_type;
+  if (shape.decode_slots.count > 0) {
+    const cuda::ShortConvDecodeParams p = {conv, Array<int32_t>(shape.decode_slots),
+                                           Array<int32_t>(shape.decode_rows),
+                                           Array<uint8_t>(shape.decode_reset),
+                                           shape.decode_slots.count};
+    CUDA_RETURN_IF_ERROR(cuda::LaunchShortConvDecode(p, stream));
+  }
+  if (shape.prefill_items.count > 0) {
+    const cuda::ShortConvPrefillParams p = {conv, Array<cuda::PrefillItem>(shape.prefill_items),
+                                            shape.prefill_items.count};
+    CUDA_RETURN_IF_ERROR(cuda::LaunchShortConvPrefill(p, stream));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  const void* qfi = model_.conv_size > 0 ? buffers_.qfi_conv : buffers_.qfi;
+  const float* lower_bound = model_.layers[layer].lower_bound;
+  if (shape.flush_slots.count > 0) {
+    const cuda::GatherStateParams p = {
+        buffers_.state[layer], Ring(layer),    lower_bound,      Array<int32_t>(shape.flush_slots),
+        nullptr,               shape.flush_slots.count, model_.heads, model_.head_dim,
+        model_.activation_type};
+    CUDA_RETURN_IF_ERROR(cuda::LaunchGatherState(p, stream));
+  }
+  if (shape.decode_slots.count > 0) {
+    cuda::DecodeStepParams p;
+    p.qfi = qfi;
+    p.o = buffers_.o;
+    p.lower_bound = lower_bound;
+    p.slots = Array<int32_t>(shape.decode_slots);
+    p.token_rows = Array<int32_t>(shape.decode_rows);
+    p.reset = Array<uint8_t>(shape.decode_reset);
+    p.state = buffers_.state[layer];
+    p.ring = Ring(layer);
+    p.batch = shape.decode_slots.count;
+    p.num_heads = model_.heads;
+    p.head_dim = model_.head_dim;
+    p.activation = model_.activation_type;
+    p.programmatic = overlap_;
+    CUDA_RETURN_IF_ERROR(cuda::LaunchDecodeStep(p, stream));
+  }
+  if (shape.prefill_items.count > 0) {
+    cuda::PrefillParams p;
+    p.qfi = qfi;
+    p.o = buffers_.o;
+    p.lower_bound = lower_bound;
+    p.items = Array<cuda::PrefillItem>(shape.prefill_items);
+    p.workspace = buffers_.prefill_workspace;
+    p.state = buffers_.state[layer];
+    p.num_items = shape.prefill_items.count;
+    p.num_workspace_states = shape.num_workspace_states;
+    p.has_long_sequences = shape.has_long_sequences;
+    p.num_heads = model_.heads;
+    p.head_dim = model_.head_dim;
+    p.activation = model_.activation_type;
+    CUDA_RETURN_IF_ERROR(cuda::LaunchPrefill(p, stream));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  const cuda::LayerView& w = model_.layers[layer];
+  const int64_t rows = shape.padded_tokens;
+  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, layer > 0, rows, stream));
+  RETURN_IF_ERROR(Product(w.qfi, buffers_.h, buffers_.h_scale, buffers_.qfi,
+                          model_.activation_type, rows, stream));
+  if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
+  RETURN_IF_ERROR(Recurrence(shape, layer, stream));
+  cuda::RmsNormParams p;
+  p.x = buffers_.o;
+  p.x_type = model_.activation_type;
+  p.delta_type = model_.activation_type;
+  p.weight = w.g_norm;
+  p.out = buffers_.h;
+  p.out_type = w.o.type;
+  p.out_scale = buffers_.h_scale;
+  p.rows = rows;
+  p.d = model_.d;
+  p.eps = model_.g_norm_eps;
+  p.overlap = overlap_;
+  CUDA_RETURN_IF_ERROR(cuda::RmsNorm(p, stream));
+  return Product(w.o, buffers_.h, buffers_.h_scale, buffers_.delta, model_.activation_type, rows,
+                 stream);
+}
+
+absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  const cuda::LayerView& w = model_.layers[layer];
+  const int64_t rows = shape.padded_tokens;
+  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, true, rows, stream));
+  RETURN_IF_ERROR(Product(w.gate_up, buffers_.h, buffers_.h_scale, buffers_.gate_up,
+                          model_.activation_type, rows, stream));
+  cuda::SwiGluParams p;
+  p.gate_up = buffers_.gate_up;
+  p.type = model_.activation_type;
+  p.out = buffers_.act;
+  p.out_type = w.down.type;
+  p.out_scale = buffers_.act_scale;
+  p.rows = rows;
+  p.m = model_.m;
+  p.overlap = overlap_;
+  CUDA_RETURN_IF_ERROR(cuda::SwiGlu(p, stream));
+  return Product(w.down, buffers_.act, buffers_.act_scale, buffers_.delta, model_.activation_type,
+                 rows, stream);
+}
+
+absl::Status CudaForward::Layers(const StepShape& shape, cudaStream_t stream) {
+  cuda::EmbedParams embed;
+  embed.table = model_.embeddings;
+  embed.table_type = model_.activation_type;
+  embed.tokens = Array<int32_t>(shape.tokens);
+  embed.slots = Array<int32_t>(shape.token_slots);
+  embed.last_token = buffers_.last_token;
+  embed.x = buffers_.x;
+  embed.step = buffers_.step;
+  embed.rows = shape.padded_tokens;
+  embed.d = model_.d;
+  CUDA_RETURN_IF_ERROR(cuda::Embed(embed, stream));
+  for (int32_t l = 0; l < model_.num_layers; ++l) {
+    RETURN_IF_ERROR(Attention(shape, l, stream));
+    RETURN_IF_ERROR(Mlp(shape, l, stream));
+  }
+  const cuda::AdvanceAgesParams ages = {buffers_.age, Array<int32_t>(shape.age_slots),
+                                        Array<uint8_t>(shape.age_written), shape.age_slots.count};
+  return CudaStatus(cuda::LaunchAdvanceAges(ages, stream), "ages");
+}
+
+absl::Status CudaForward::Logits(const StepShape& shape, cudaStream_t stream,
+                                 const std::function<absl::Status(int32_t, int32_t)>& take) {
+  const int32_t chunk = sizes_.LogitChunk();
+  for (int32_t first = 0; first < shape.num_rows; first += chunk) {
+    const int32_t rows = std::min(chunk, shape.num_rows - first);
+    const int64_t padded = std::min<int64_t>(cuda::GemmTokenBucket(rows), chunk);
+    cuda::RmsNormParams p;
+    p.x = buffers_.x;
+    p.delta = buffers_.delta;
+    p.delta_type = model_.activation_type;
+    p.weight = model_.final_norm;
+    p.row_index = Array<int32_t>(shape.row_index) + first;
+    p.out = buffers_.head_in;
+    p.out_type = model_.activation_type;
+    p.rows = padded;
+    p.d = model_.d;
+    p.eps = model_.norm_eps;
+    CUDA_RETURN_IF_ERROR(cuda::RmsNorm(p, stream));
+    RETURN_IF_ERROR(Product(model_.lm_head, buffers_.head_in, nullptr, buffers_.logits, DType::kF32,
+                            padded, stream));
+    RETURN_IF_ERROR(take(first, rows));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaForward::Sample(const StepShape& shape, int32_t first, int32_t rows,
+                                 cudaStream_t stream) {
+  cuda::SampleParams p;
+  p.logits = buffers_.logits;
+  p.rows = Array<cuda::LogitRow>(shape.rows) + first;
+  p.bans = Array<int32_t>(shape.bans);
+  p.slots = buffers_.slot_params;
+  p.bias = buffers_.bias;
+  p.token_flags = buffers_.token_flags;
+  p.last_token = buffers_.last_token;
+  p.num_generated = buffers_.num_generated;
+  p.results[0] = buffers_.results[0];
+  p.results[1] = buffers_.results[1];
+  p.step = buffers_.step;
+  p.num_rows = rows;
+  p.vocab = model_.vocab;
+  p.overlap = overlap_;
+  return CudaStatus(cuda::Sample(p, stream), "sampling");
+}
+
+absl::Status CudaForward::SampleLogits(const StepShape& shape, int32_t rows, cudaStream_t stream) {
+  return Sample(shape, 0, rows, stream);
+}
+
+absl::Status CudaForward::SampleRows(const StepShape& shape, cudaStream_t stream) {
+  return Logits(shape, stream, [&](int32_t first, int32_t rows) {
+    return Sample(shape, first, rows, stream);
+  });
+}
+
+}  // namespace hgrn2

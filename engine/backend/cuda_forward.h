@@ -1,0 +1,60 @@
+// The forward pass of a step on a CUDA device: reads like the equations, enqueues and returns.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <functional>
+
+#include "absl/status/status.h"
+#include "engine/backend/cuda_buffers.h"
+#include "engine/backend/cuda_model.h"
+#include "engine/backend/cuda_step.h"
+#include "kernels/cuda/gemm/gemm.h"
+
+namespace hgrn2 {
+
+// Stateless between steps, apart from chosen algorithms. References outlive it. Every method may be
+// captured in a graph once its shape has run before.
+class CudaForward {
+ public:
+  CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuffers& buffers,
+              bool programmatic_launch);
+  absl::Status Init();
+
+  // Embedding, all layers and the rings' ages; the arrays of `shape` are in buffers.step_device.
+  absl::Status Layers(const StepShape& shape, cudaStream_t stream);
+  // Final norm, head and sampling of the step's rows.
+  absl::Status SampleRows(const StepShape& shape, cudaStream_t stream);
+  // Sampling alone, of `rows` rows that are in buffers.logits already.
+  absl::Status SampleLogits(const StepShape& shape, int32_t rows, cudaStream_t stream);
+  // Final norm and head, chunk by chunk: `take(first_row, rows)` enqueues what reads buffers.logits.
+  absl::Status Logits(const StepShape& shape, cudaStream_t stream,
+                      const std::function<absl::Status(int32_t, int32_t)>& take);
+
+  cuda::ReplayRing Ring(int32_t layer) const;
+  cuda::Gemm& gemm() { return gemm_; }
+
+ private:
+  template <typename T>
+  const T* Array(const StepArray& array) const {
+    return reinterpret_cast<const T*>(buffers_.step_device + array.offset);
+  }
+  absl::Status Sample(const StepShape& shape, int32_t first, int32_t rows, cudaStream_t stream);
+  absl::Status Attention(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  absl::Status Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  absl::Status ShortConv(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  absl::Status Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  // h = norm(x), of the type that products with `weight` read.
+  absl::Status Norm(const cuda::MatrixView& weight, const float* norm, bool add_delta, int64_t rows,
+                    cudaStream_t stream);
+  absl::Status Product(const cuda::MatrixView& weight, const void* x, const float* x_scale,
+                       void* out, DType out_type, int64_t rows, cudaStream_t stream);
+
+  const cuda::ModelView& model_;
+  const CudaSizes& sizes_;
+  CudaBuffers& buffers_;
+  bool overlap_;
+  cuda::Gemm gemm_;
+};
+
+}  // namespace hgrn2

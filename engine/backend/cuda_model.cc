@@ -1,0 +1,89 @@
+#include "engine/backend/cuda_model.h"
+
+#include <array>
+
+#include "engine/backend/cuda_status.h"
+#include "engine/backend/cuda_weight_uploader.h"
+
+namespace hgrn2 {
+namespace {
+
+std::vector<float> OrOnes(const TensorView& view, int64_t size) {
+  return view ? view.ToFloat() : std::vector<float>(size, 1.0f);
+}
+
+absl::Status UploadLayer(const ModelWeights& weights, int32_t l, DType type,
+                         WeightUploader& upload, cuda::LayerView* out) {
+  const LayerWeights& w = weights.layers[l];
+  const int64_t d = weights.config.hidden_size;
+  const std::array qfi = {&w.q_proj, &w.f_proj, &w.i_proj};
+  const std::array gate_up = {&w.gate_proj, &w.up_proj};
+  const std::array o = {&w.o_proj};
+  const std::array down = {&w.down_proj};
+  RETURN_IF_ERROR(upload.Matrix(qfi, type, "q, f and i projections", &out->qfi));
+  RETURN_IF_ERROR(upload.Matrix(o, type, "o projection", &out->o));
+  RETURN_IF_ERROR(upload.Matrix(gate_up, type, "gate and up projections", &out->gate_up));
+  RETURN_IF_ERROR(upload.Matrix(down, type, "down projection", &out->down));
+  RETURN_IF_ERROR(upload.Floats(OrOnes(w.attn_norm, d), "attn_norm", &out->attn_norm));
+  RETURN_IF_ERROR(upload.Floats(OrOnes(w.g_norm, d), "g_norm", &out->g_norm));
+  RETURN_IF_ERROR(upload.Floats(OrOnes(w.mlp_norm, d), "mlp_norm", &out->mlp_norm));
+  const auto lb = weights.lower_bounds.begin() + l * d;
+  RETURN_IF_ERROR(upload.Floats(std::vector<float>(lb, lb + d), "lower bounds", &out->lower_bound));
+  if (weights.config.conv_size > 0) {
+    std::vector<float> conv;
+    for (const TensorView* part : {&w.q_conv, &w.f_conv, &w.i_conv}) {
+      const std::vector<float> values = part->ToFloat();
+      conv.insert(conv.end(), values.begin(), values.end());
+    }
+    RETURN_IF_ERROR(upload.Floats(conv, "short convolution", &out->conv));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+int64_t CudaModel::WeightBytes(const ModelConfig& c, DType activation, bool fp8) {
+  const int64_t d = c.hidden_size, m = c.intermediate_size, size = SizeOf(activation);
+  const int64_t matrices = 4 * d * d + 3 * m * d;
+  const int64_t rows = 4 * d + 2 * m + d;
+  const int64_t layer = (fp8 ? matrices + 4 * rows : matrices * size) +
+                        4 * (4 * d + 3 * d * static_cast<int64_t>(c.conv_size));
+  const int64_t tables = (c.tie_word_embeddings ? 1 : 2) * int64_t{c.vocab_size} * d * size;
+  return c.num_layers * layer + tables + 4 * d;
+}
+
+absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights& weights,
+                                                             DType activation, bool fp8,
+                                                             cudaStream_t stream) {
+  std::unique_ptr<CudaModel> model(new CudaModel);
+  const ModelConfig& c = weights.config;
+  WeightUploader upload(&model->memory_, stream);
+  RETURN_IF_ERROR(upload.Init());
+  model->layers_.resize(c.num_layers);
+  for (int32_t l = 0; l < c.num_layers; ++l) {
+    RETURN_IF_ERROR(UploadLayer(weights, l, fp8 ? DType::kF8E4M3 : activation, upload,
+                                &model->layers_[l]));
+  }
+  cuda::ModelView& v = model->view_;
+  cuda::MatrixView embeddings;
+  const std::array table = {&weights.embeddings};
+  const std::array head = {&weights.lm_head};
+  RETURN_IF_ERROR(upload.Matrix(table, activation, "embeddings", &embeddings));
+  v.lm_head = embeddings;
+  if (!c.tie_word_embeddings) {
+    RETURN_IF_ERROR(upload.Matrix(head, activation, "lm_head", &v.lm_head));
+  }
+  RETURN_IF_ERROR(
+      upload.Floats(OrOnes(weights.norm, c.hidden_size), "final norm", &v.final_norm));
+  RETURN_IF_ERROR(upload.Finish());
+  v.d = c.hidden_size, v.m = c.intermediate_size;
+  v.heads = c.num_heads, v.head_dim = c.head_dim;
+  v.vocab = c.vocab_size, v.num_layers = c.num_layers, v.conv_size = c.conv_size;
+  v.norm_eps = c.norm_eps;
+  v.activation_type = activation;
+  v.embeddings = embeddings.data;
+  v.layers = model->layers_.data();
+  return model;
+}
+
+}  // namespace hgrn2

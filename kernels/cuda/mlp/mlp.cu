@@ -1,0 +1,204 @@
+#include <type_traits>
+
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/mlp/mlp.h"
+
+namespace hgrn2::cuda {
+namespace {
+
+constexpr float kF8Max = 448.0f;
+
+template <typename T>
+__global__ void EmbedKernel(const EmbedParams p) {
+  GridDependencyWait();
+  GridDependencyLaunch();
+  const int64_t t = blockIdx.x;
+  const int slot = p.slots[t];
+  int64_t token = p.tokens[t];
+  if (slot >= 0 && token < 0) token = p.last_token[slot];
+  if (slot < 0) token = 0;
+  if (threadIdx.x == 0) {
+    if (p.resolved) p.resolved[t] = static_cast<int32_t>(token);
+    if (p.step && t == 0) ++*p.step;
+  }
+  if (!p.x) return;
+  float* x = p.x + t * p.d;
+  const T* row = static_cast<const T*>(p.table) + token * p.d;
+  for (int i = threadIdx.x * 4; i < p.d; i += blockDim.x * 4) {
+    float4 v = make_float4(0, 0, 0, 0);
+    if (slot >= 0) {
+      v = make_float4(ToFloat(row[i]), ToFloat(row[i + 1]), ToFloat(row[i + 2]),
+                      ToFloat(row[i + 3]));
+    }
+    *reinterpret_cast<float4*>(x + i) = v;
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void SwiGluPack(const T* gate, const T* up, float* out) {
+  const Pack<T> g = *reinterpret_cast<const Pack<T>*>(gate);
+  const Pack<T> u = *reinterpret_cast<const Pack<T>*>(up);
+#pragma unroll
+  for (int j = 0; j < Pack<T>::kSize; ++j) out[j] = Swish(ToFloat(g.v[j])) * ToFloat(u.v[j]);
+}
+
+// Grid: x over the row's packs, y over rows.
+template <typename T>
+__global__ void SwiGluKernel(const SwiGluParams p) {
+  GridDependencyWait();
+  GridDependencyLaunch();
+  constexpr int kSize = Pack<T>::kSize;
+  const int64_t pack = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const int64_t packs_per_row = p.m / kSize;
+  if (pack >= packs_per_row * p.rows) return;
+  const int64_t row = pack / packs_per_row, i = (pack - row * packs_per_row) * kSize;
+  const T* gate = static_cast<const T*>(p.gate_up) + row * 2 * p.m + i;
+  float v[kSize];
+  SwiGluPack(gate, gate + p.m, v);
+  Pack<T> out;
+#pragma unroll
+  for (int j = 0; j < kSize; ++j) out.v[j] = FromFloat<T>(v[j]);
+  *reinterpret_cast<Pack<T>*>(static_cast<T*>(p.out) + row * p.m + i) = out;
+}
+
+// One block per row: values wait in registers for the row's maximum.
+template <int kPacks>
+__global__ void SwiGluF8Kernel(const SwiGluParams p) {
+  __shared__ float scratch[32];
+  GridDependencyWait();
+  GridDependencyLaunch();
+  using T = __nv_bfloat16;
+  const int64_t row = blockIdx.x;
+  const T* gate = static_cast<const T*>(p.gate_up) + row * 2 * p.m;
+  float v[kPacks][8];
+  float amax = 0;
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c) {
+    const int i = (threadIdx.x + c * blockDim.x) * 8;
+    if (i >= p.m) continue;
+    SwiGluPack(gate + i, gate + p.m + i, v[c]);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) amax = fmaxf(amax, fabsf(v[c][j]));
+  }
+  amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
+  const float quantise = kF8Max / amax;
+  if (threadIdx.x == 0) p.out_scale[row] = amax / kF8Max;
+  uint8_t* out = static_cast<uint8_t*>(p.out) + row * p.m;
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c) {
+    const int i = (threadIdx.x + c * blockDim.x) * 8;
+    if (i >= p.m) continue;
+    uint2 raw;
+    raw.x = __nv_fp8x4_e4m3(make_float4(v[c][0] * quantise, v[c][1] * quantise, v[c][2] * quantise,
+                                        v[c][3] * quantise))
+                .__x;
+    raw.y = __nv_fp8x4_e4m3(make_float4(v[c][4] * quantise, v[c][5] * quantise, v[c][6] * quantise,
+                                        v[c][7] * quantise))
+                .__x;
+    *reinterpret_cast<uint2*>(out + i) = raw;
+  }
+}
+
+template <typename S, typename D>
+__global__ void ConvertKernel(const S* src, D* dst, int64_t size) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < size;
+       i += stride) {
+    dst[i] = FromFloat<D>(ToFloat(src[i]));
+  }
+}
+
+template <typename S>
+__global__ void QuantizeRowsKernel(const QuantizeRowsParams p) {
+  __shared__ float scratch[32];
+  const int64_t row = blockIdx.x;
+  const S* src = static_cast<const S*>(p.src) + row * p.cols;
+  float amax = 0;
+  for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) {
+    amax = fmaxf(amax, fabsf(ToFloat(src[i])));
+  }
+  amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
+  if (threadIdx.x == 0) p.scale[row] = amax / kF8Max;
+  const float quantise = kF8Max / amax;
+  __nv_fp8_e4m3* dst = static_cast<__nv_fp8_e4m3*>(p.dst) + row * p.cols;
+  for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) {
+    dst[i] = __nv_fp8_e4m3(ToFloat(src[i]) * quantise);
+  }
+}
+
+template <typename S>
+cudaError_t ConvertFrom(const ConvertParams& p, cudaStream_t stream) {
+  const S* src = static_cast<const S*>(p.src);
+  const unsigned blocks =
+      static_cast<unsigned>(p.size < 1048576 ? CeilDiv(p.size, 256) : 4096);
+  switch (p.dst_type) {
+    case DType::kF32:
+      return Launch(ConvertKernel<S, float>, blocks, 256, 0, stream, false, src,
+                    static_cast<float*>(p.dst), p.size);
+    case DType::kF16:
+      return Launch(ConvertKernel<S, __half>, blocks, 256, 0, stream, false, src,
+                    static_cast<__half*>(p.dst), p.size);
+    case DType::kBF16:
+      return Launch(ConvertKernel<S, __nv_bfloat16>, blocks, 256, 0, stream, false, src,
+                    static_cast<__nv_bfloat16*>(p.dst), p.size);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace
+
+cudaError_t Embed(const EmbedParams& p, cudaStream_t stream) {
+  if (p.rows == 0) return cudaSuccess;
+  if (p.d % 8 != 0) return cudaErrorInvalidValue;
+  const dim3 grid(static_cast<unsigned>(p.rows)), block(p.d >= 1024 ? 256 : 64);
+  if (p.table_type == DType::kF32) {
+    return Launch(EmbedKernel<float>, grid, block, 0, stream, false, p);
+  }
+  if (p.table_type != DType::kBF16) return cudaErrorInvalidValue;
+  return Launch(EmbedKernel<__nv_bfloat16>, grid, block, 0, stream, false, p);
+}
+
+cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
+  if (p.rows == 0) return cudaSuccess;
+  if (p.m <= 0 || p.m % 8 != 0) return cudaErrorInvalidValue;
+  if (p.out_type == DType::kF8E4M3) {
+    if (p.type != DType::kBF16 || !p.out_scale) return cudaErrorInvalidValue;
+    const dim3 grid(static_cast<unsigned>(p.rows));
+    const int packs = p.m / 8;
+    if (packs <= 256) return Launch(SwiGluF8Kernel<1>, grid, 256, 0, stream, p.overlap, p);
+    if (packs <= 768) return Launch(SwiGluF8Kernel<3>, grid, 256, 0, stream, p.overlap, p);
+    if (packs <= 1536) return Launch(SwiGluF8Kernel<3>, grid, 512, 0, stream, p.overlap, p);
+    if (packs <= 4096) return Launch(SwiGluF8Kernel<4>, grid, 1024, 0, stream, p.overlap, p);
+    return cudaErrorInvalidValue;
+  }
+  if (p.out_type != p.type) return cudaErrorInvalidValue;
+  const bool f32 = p.type == DType::kF32;
+  const int64_t packs = p.rows * (p.m / (f32 ? 4 : 8));
+  const dim3 grid(static_cast<unsigned>(CeilDiv(packs, 256)));
+  return f32 ? Launch(SwiGluKernel<float>, grid, 256, 0, stream, p.overlap, p)
+             : Launch(SwiGluKernel<__nv_bfloat16>, grid, 256, 0, stream, p.overlap, p);
+}
+
+cudaError_t Convert(const ConvertParams& p, cudaStream_t stream) {
+  if (p.size == 0) return cudaSuccess;
+  switch (p.src_type) {
+    case DType::kF32: return ConvertFrom<float>(p, stream);
+    case DType::kF16: return ConvertFrom<__half>(p, stream);
+    case DType::kBF16: return ConvertFrom<__nv_bfloat16>(p, stream);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+cudaError_t QuantizeRows(const QuantizeRowsParams& p, cudaStream_t stream) {
+  if (p.rows == 0) return cudaSuccess;
+  const dim3 grid(static_cast<unsigned>(p.rows));
+  switch (p.src_type) {
+    case DType::kF32: return Launch(QuantizeRowsKernel<float>, grid, 256, 0, stream, false, p);
+    case DType::kF16: return Launch(QuantizeRowsKernel<__half>, grid, 256, 0, stream, false, p);
+    case DType::kBF16:
+      return Launch(QuantizeRowsKernel<__nv_bfloat16>, grid, 256, 0, stream, false, p);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace hgrn2::cuda

@@ -19,6 +19,18 @@ TokenInfo MakeTokenInfo(const Tokenizer* tokenizer, TokenScore score) {
   return info;
 }
 
+namespace {
+
+// A completion continues its prompt's text: the rule for a text's first token does not apply to it,
+// and it may complete a character that the prompt's last tokens began.
+void Prime(const std::vector<int32_t>& prompt, IncrementalDetokenizer* detokenizer) {
+  constexpr size_t kContext = 8;  // a character is at most 4 byte tokens
+  const size_t begin = prompt.size() > kContext ? prompt.size() - kContext : 0;
+  for (size_t i = begin; i < prompt.size(); ++i) detokenizer->Append(prompt[i]);
+}
+
+}  // namespace
+
 // Engine thread: moves every event to the job's worker shard. Keeps the job alive.
 class CompletionJob::Sink final : public TokenSink {
  public:
@@ -123,17 +135,13 @@ std::string CompletionJob::PromptText(size_t prompt) const {
 void CompletionJob::Start(size_t p, std::vector<TokenScore> scores) {
   Prompt& prompt = prompts_[p];
   if (std::exchange(prompt.started, true)) return;
-  const Tokenizer* tokenizer = environment_.tokenizer;
-  // A completion continues its prompt's text, unless there was none.
-  const bool continues =
-      tokenizer != nullptr && std::any_of(prompt.ids.begin(), prompt.ids.end(),
-                                          [&](int32_t id) { return !tokenizer->IsSpecial(id); });
   for (int32_t c = 0; c < request_.sampling.n; ++c) {
     StopStringMatcher matcher(request_.sampling.stop, request_.sampling.include_stop_str_in_output);
     prompt.choices.emplace_back(std::move(matcher));
-    if (tokenizer != nullptr) {
-      prompt.choices.back().detokenizer.emplace(*tokenizer, request_.sampling.skip_special_tokens,
-                                                !continues);
+    if (environment_.tokenizer != nullptr) {
+      prompt.choices.back().detokenizer.emplace(*environment_.tokenizer,
+                                                request_.sampling.skip_special_tokens);
+      Prime(prompt.ids, &*prompt.choices.back().detokenizer);
     }
     ChoiceDelta delta;
     delta.index = Index(p, c);

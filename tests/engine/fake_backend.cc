@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 namespace hgrn2::testing {
 
@@ -23,6 +24,15 @@ absl::Status FakeBackend::ConfigureSlot(int32_t slot, const SlotSampling& sampli
   if (slot < 0 || slot >= options_.num_slots) Violate("ConfigureSlot: bad slot");
   slots_.at(slot).sampling = sampling;
   return absl::OkStatus();
+}
+
+int32_t FakeBackend::Next(const Slot& slot) const {
+  const SlotSampling& sampling = slot.sampling;
+  if (!options_.script.empty()) {
+    return static_cast<uint8_t>(options_.script[sampling.num_generated % options_.script.size()]);
+  }
+  const uint64_t seed = sampling.scalars.temperature == 0 ? 0 : sampling.scalars.seed;
+  return FakeNextToken(slot.seen, seed, sampling.num_generated);
 }
 
 SequenceResult FakeBackend::Advance(const StepBatch& batch, const StepSequence& sequence) {
@@ -53,8 +63,7 @@ SequenceResult FakeBackend::Advance(const StepBatch& batch, const StepSequence& 
   }
   if (sequence.sample) {
     SlotSampling& sampling = slot.sampling;
-    const uint64_t seed = sampling.scalars.temperature == 0 ? 0 : sampling.scalars.seed;
-    int32_t token = FakeNextToken(slot.seen, seed, sampling.num_generated);
+    int32_t token = Next(slot);
     std::vector<int32_t> banned = sequence.banned_token_ids;
     banned.insert(banned.end(), sampling.banned_token_ids.begin(), sampling.banned_token_ids.end());
     if (sampling.num_generated < sampling.min_tokens) {
@@ -66,6 +75,11 @@ SequenceResult FakeBackend::Advance(const StepBatch& batch, const StepSequence& 
     sampling.num_generated += 1;
     slot.last_sampled = token;
     result.sampled.token_id = token;
+    if (sampling.scalars.logprobs >= 0) {
+      result.sampled.logprob = -1.5f;
+      result.sampled.rank = 1;
+      result.sampled.top.assign(sampling.scalars.logprobs, TopToken{token, -1.5f});
+    }
   }
   return result;
 }
@@ -98,6 +112,9 @@ absl::Status FakeBackend::Enqueue(const StepBatch& batch) {
 absl::Status FakeBackend::Collect(StepResult* result) {
   if (pending_.empty()) return absl::InternalError("nothing pending");
   if (options_.clock != nullptr) options_.clock->Advance(options_.step_time);
+  if (options_.real_step_time > Duration::zero()) {
+    std::this_thread::sleep_for(options_.real_step_time);
+  }
   *result = std::move(pending_.front());
   pending_.pop_front();
   return absl::OkStatus();

@@ -26,7 +26,10 @@ class FakeBackend final : public Backend {
     int32_t pipeline_depth = 1;
     FakeClock* clock = nullptr;  // advanced by step_time at each Collect
     Duration step_time = std::chrono::milliseconds(1);
-    int64_t fail_at_step = -1;  // Enqueue number that fails
+    Duration real_step_time = Duration::zero();  // Collect sleeps that long
+    int64_t fail_at_step = -1;                   // Enqueue number that fails
+    // The text generated after a prompt, over and over; empty: FakeNextToken. Tokens are its bytes.
+    std::string script;
   };
   explicit FakeBackend(Options options);
 
@@ -55,6 +58,8 @@ class FakeBackend final : public Backend {
   };
   void Violate(std::string what) { violations.push_back(std::move(what)); }
   SequenceResult Advance(const StepBatch& batch, const StepSequence& sequence);
+
+  int32_t Next(const Slot& slot) const;
 
   const Options options_;
   BackendInfo info_;

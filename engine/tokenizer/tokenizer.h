@@ -12,6 +12,17 @@
 
 namespace hgrn2 {
 
+// One sequence being turned into text, token by token. The concatenation of everything appended to
+// `out` is Decode of all ids. Single-threaded; the tokenizer outlives it.
+class TokenStream {
+ public:
+  virtual ~TokenStream() = default;
+  // Appends the text that is certain now, whole UTF-8 characters at a time.
+  virtual void Append(int32_t id, std::string* out) = 0;
+  // Appends what is left at the end of the sequence; the next Append starts another one.
+  virtual void Flush(std::string* out) = 0;
+};
+
 // Immutable and thread-safe.
 class Tokenizer {
  public:
@@ -26,6 +37,9 @@ class Tokenizer {
   // The text of `ids`, as `tokenizers`' decode gives it (U+FFFD for bytes that are not UTF-8).
   // Ids out of range are skipped.
   virtual std::string Decode(const std::vector<int32_t>& ids, bool skip_special_tokens) const = 0;
+
+  // A decoder for one sequence. The default joins TokenBytes and obeys StripsLeadingSpace.
+  virtual std::unique_ptr<TokenStream> NewStream(bool skip_special_tokens) const;
 
   // The bytes that token `id` adds to a text in the middle of a sequence; "" if out of range.
   // Concatenating them (and dropping the decoder's leading-space rule) gives the text.
@@ -46,26 +60,36 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& dire
 // Entries for tests and fuzzers. `file` names the source in errors.
 absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(std::string_view json,
                                                               std::string_view file);
+// `add_bos`: add_special_tokens puts the model's BOS, if it has one, in front; `add_eos` likewise.
+absl::StatusOr<std::unique_ptr<Tokenizer>> ParseSentencePieceModel(std::string_view model,
+                                                                   std::string_view file,
+                                                                   bool add_bos, bool add_eos);
 
 // Turns a growing sequence of ids into text, whole UTF-8 characters at a time. The concatenation of
-// everything returned equals Decode of all ids (if at_start). Single-threaded.
+// everything returned equals Decode of all ids. Where a decoder's result depends on what follows (a
+// run of byte-fallback tokens is text only if all of it is UTF-8), text waits until it is certain.
+// Single-threaded.
 class IncrementalDetokenizer {
  public:
-  // REQUIRES: tokenizer outlives this. at_start: false when the ids continue a text, so that the
-  // decoder's rule for the first token's leading space does not apply.
-  IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens, bool at_start = true)
-      : tokenizer_(&tokenizer), skip_special_tokens_(skip_special_tokens), at_start_(at_start) {}
+  // REQUIRES: tokenizer outlives this.
+  IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
+      : stream_(tokenizer.NewStream(skip_special_tokens)) {}
 
   // Text completed by this token; "" while a character is incomplete.
-  std::string Append(int32_t id);
+  std::string Append(int32_t id) {
+    std::string out;
+    stream_->Append(id, &out);
+    return out;
+  }
   // What is left at the end of the sequence, incomplete bytes as U+FFFD.
-  std::string Flush();
+  std::string Flush() {
+    std::string out;
+    stream_->Flush(&out);
+    return out;
+  }
 
  private:
-  const Tokenizer* tokenizer_;
-  bool skip_special_tokens_;
-  bool at_start_;
-  std::string pending_;  // bytes of an incomplete character
+  std::unique_ptr<TokenStream> stream_;
 };
 
 }  // namespace hgrn2

@@ -1,0 +1,149 @@
+#include "server/application.h"
+
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+#include "base/status.h"
+#include "engine/loader/weights.h"
+#include "engine/tokenizer/tokenizer.h"
+#include "server/convert.h"
+#include "server/devices.h"
+#include "server/engine_router.h"
+#include "server/ops_routes.h"
+
+namespace hgrn2 {
+namespace {
+
+// Time for the last messages to reach their readers once every request has ended.
+constexpr Duration kFlushTime = std::chrono::seconds(5);
+
+std::string ServedName(const ServerOptions& options) {
+  if (!options.served_model_name.empty()) return options.served_model_name;
+  std::error_code error;
+  const auto path = std::filesystem::weakly_canonical(options.model, error);
+  // A trailing slash leaves an empty last component.
+  const std::string name = (path.has_filename() ? path : path.parent_path()).filename().string();
+  return name.empty() ? "model" : name;
+}
+
+double MebiBytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+EngineOptions ToEngineOptions(const ServerOptions& options, Metrics* metrics) {
+  EngineOptions engine;
+  engine.max_num_batched_tokens = options.max_num_batched_tokens;
+  engine.max_num_queued_reqs = options.max_num_queued_reqs;
+  engine.observer = metrics;
+  return engine;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Application>> Application::Start(
+    const ServerOptions& options, std::function<void(const absl::Status&)> on_fatal) {
+  auto app = std::unique_ptr<Application>(new Application(options));
+  RETURN_IF_ERROR(app->Load());
+  app->engine_->SetFatalErrorCallback(std::move(on_fatal));
+  RETURN_IF_ERROR(app->Listen());
+  return app;
+}
+
+absl::Status Application::Load() {
+  ASSIGN_OR_RETURN(defaults_, LoadGenerationDefaults(options_.model));
+  ASSIGN_OR_RETURN(tokenizer_, LoadTokenizer(options_.model));
+  // Backends keep their own copies: the file is unmapped at the end of this function.
+  ASSIGN_OR_RETURN(
+      const ModelWeights weights,
+      LoadModelWeights(options_.model, options_.load_format, options_.seed.value_or(0)));
+  config_ = weights.config;
+  model_hash_ = weights.hash;
+  metrics_ = std::make_unique<Metrics>(ServedName(options_));
+  const EngineOptions engine_options = ToEngineOptions(options_, metrics_.get());
+  std::vector<std::unique_ptr<Engine>> engines;
+  for (const DeviceSpec& device : options_.devices) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeBackend(device, weights, options_));
+    engines.push_back(Engine::Create(std::move(backend), engine_options));
+  }
+  engine_ = engines.size() == 1 ? std::move(engines.front())
+                                : std::make_unique<EngineRouter>(std::move(engines));
+  metrics_->AttachEngine(engine_.get());
+  FrontendOptions frontend_options;
+  frontend_options.served_model_name = ServedName(options_);
+  frontend_options.seed = options_.seed;
+  frontend_options.max_prompt_tokens = options_.max_prompt_tokens;
+  frontend_ = Frontend::Create(*engine_, config_, defaults_, tokenizer_.get(), frontend_options);
+  LogModel(weights);
+  return absl::OkStatus();
+}
+
+void Application::LogModel(const ModelWeights& weights) const {
+  const BackendInfo& info = engine_->backend_info();
+  LOG_INFO(
+      "model '{}' from {}: {} parameters, {} layers, hidden size {}, {} heads of {}, vocabulary "
+      "{}, {}, hash {}",
+      frontend_->served_model_name(), options_.model, config_.NumParameters(), config_.num_layers,
+      config_.hidden_size, config_.num_heads, config_.head_dim, config_.vocab_size,
+      tokenizer_ != nullptr ? "with tokenizer" : "token ids only", weights.hash);
+  LOG_INFO("device {}: dtype {}, state dtype {}, weights {:.1f} MiB", info.device, Name(info.dtype),
+           Name(info.state_dtype), MebiBytes(info.weight_bytes));
+  LOG_INFO("state: {} bytes per sequence x {} slots = {:.1f} MiB", info.state_bytes_per_sequence,
+           info.num_slots, MebiBytes(info.state_bytes_per_sequence * info.num_slots));
+  const auto wanted = static_cast<int64_t>(options_.devices.size()) * options_.max_num_seqs;
+  if (info.num_slots < wanted) {
+    LOG_WARNING("only {} of {} slots fit (--max-num-seqs)", info.num_slots, wanted);
+  }
+  LOG_INFO(
+      "limits: {} sequences, {} tokens per step, {} waiting requests per device, {} tokens per "
+      "prompt",
+      info.num_slots, info.max_batched_tokens, options_.max_num_queued_reqs,
+      options_.max_prompt_tokens);
+}
+
+absl::Status Application::Listen() {
+  ServiceContext context;
+  context.frontend = frontend_.get();
+  context.metrics = metrics_.get();
+  context.model = DescribeModel(config_, model_hash_, engine_->backend_info(),
+                                ToEngineOptions(options_, nullptr), *frontend_);
+  context.stream_buffer_bytes = options_.stream_buffer_bytes;
+  context.max_response_bytes = options_.grpc_max_message_bytes;
+  service_ = std::make_unique<InferenceService>(std::move(context));
+
+  HttpRouter router;
+  AddOpsRoutes({engine_.get(), metrics_.get(), &ready_, options_.liveness_timeout}, &router);
+  HttpServerOptions http;
+  http.host = options_.host;
+  http.port = options_.http_port;
+  http.max_connections = options_.http_max_connections;
+  http.max_header_bytes = static_cast<uint32_t>(options_.http_max_header_bytes);
+  http.max_body_bytes = static_cast<uint64_t>(options_.http_max_body_bytes);
+  http.idle_timeout =
+      std::chrono::milliseconds(static_cast<int64_t>(options_.http_idle_timeout * 1e3));
+  http.on_answered = [metrics = metrics_.get()](std::string_view path, int status) {
+    metrics->OnHttpDone(path, status);
+  };
+  ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), std::move(router)));
+  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(*service_, options_));
+  ready_ = true;
+  // Parsed by scripts that start the server on port 0: keep the form.
+  LOG_INFO("gRPC listening on {}", JoinHostPort(options_.host, grpc_->port()));
+  LOG_INFO("HTTP listening on {}", JoinHostPort(options_.host, http_->port()));
+  return absl::OkStatus();
+}
+
+bool Application::Drain() {
+  ready_ = false;
+  grpc_->SetServing(false);
+  const bool clean = engine_->Drain(std::chrono::duration_cast<Duration>(
+      std::chrono::duration<double>(options_.shutdown_timeout)));
+  const bool failed = engine_->Stats().failed;
+  if (!clean && !failed) {
+    LOG_WARNING("requests still ran after {} s and were ended (--shutdown-timeout)",
+                options_.shutdown_timeout);
+  }
+  grpc_->Shutdown(kFlushTime);
+  return !failed;
+}
+
+}  // namespace hgrn2

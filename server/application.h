@@ -1,0 +1,51 @@
+// The whole server, put together: checkpoint, engines, frontend, gRPC and HTTP.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "engine/engine.h"
+#include "engine/frontend/frontend.h"
+#include "server/grpc_server.h"
+#include "server/http/http_server.h"
+#include "server/inference_service.h"
+#include "server/metrics.h"
+#include "server/options.h"
+
+namespace hgrn2 {
+
+class Application {
+ public:
+  // Loads and listens; logs what it serves, what it costs and where. `on_fatal` runs on an engine
+  // thread when a device fails.
+  static absl::StatusOr<std::unique_ptr<Application>> Start(
+      const ServerOptions& options, std::function<void(const absl::Status&)> on_fatal);
+
+  // Turns unready, refuses new requests, lets running ones finish for up to shutdown-timeout, ends
+  // the rest. True unless a device failed. Once.
+  bool Drain();
+
+ private:
+  explicit Application(const ServerOptions& options) : options_(options) {}
+  absl::Status Load();
+  absl::Status Listen();
+  void LogModel(const ModelWeights& weights) const;
+
+  const ServerOptions options_;
+  // In the order of construction; destroyed from the last to the first.
+  ModelConfig config_;
+  GenerationDefaults defaults_;
+  std::string model_hash_;
+  std::unique_ptr<Tokenizer> tokenizer_;  // may be null
+  std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Frontend> frontend_;
+  std::unique_ptr<InferenceService> service_;
+  std::atomic<bool> ready_{false};
+  std::unique_ptr<GrpcServer> grpc_;
+  std::unique_ptr<HttpServer> http_;
+};
+
+}  // namespace hgrn2

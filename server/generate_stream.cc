@@ -1,0 +1,151 @@
+#include "server/generate_stream.h"
+
+#include <utility>
+
+#include "base/status.h"
+#include "server/convert.h"
+#include "server/grpc_status.h"
+
+namespace hgrn2 {
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateStream::Start(
+    const ServiceContext& context, grpc::CallbackServerContext* call,
+    const v1::GenerateRequest& request) {
+  auto stream = std::make_shared<GenerateStream>(context);
+  stream->self_ = stream;
+  stream->Submit(*call, request);
+  return stream.get();
+}
+
+void GenerateStream::Submit(const grpc::CallbackServerContext& call,
+                            const v1::GenerateRequest& request) {
+  absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
+  if (!native.ok()) return End(native.status());
+  native->deadline = DeadlineOf(call, *context_.clock);
+  if (native->request_id.empty()) native->request_id = MakeRequestId();
+  record_.SetDeadline(native->deadline);
+  record_.SetRequest(native->request_id, native->user);
+  auto control = context_.frontend->Generate(*std::move(native), self_);
+  if (!control.ok()) return End(control.status());
+  control_.Hold(*std::move(control));
+}
+
+void GenerateStream::OnDelta(ChoiceDelta delta) {
+  bool overflows = false;
+  {
+    MutexLock lock(&mu_);
+    if (discard_) return;
+    const int64_t bytes = ApproximateBytes(delta);
+    // A single delta is always taken, so that a large one cannot be mistaken for a slow reader.
+    overflows = pending_bytes_ > 0 && pending_bytes_ + bytes > context_.stream_buffer_bytes;
+    if (overflows) {
+      overflow_ = discard_ = true;
+      pending_.Clear();
+    } else {
+      pending_bytes_ += bytes;
+      Merge(std::move(delta));
+    }
+  }
+  if (overflows) {
+    context_.metrics->OnSlowReader();
+    control_.Cancel();  // OnDone follows and ends the call
+  } else {
+    Pump();
+  }
+}
+
+void GenerateStream::Merge(ChoiceDelta delta) {
+  const auto [at, is_new] = position_.try_emplace(delta.index, pending_.choices_size());
+  v1::ChoiceDelta* const out =
+      is_new ? pending_.add_choices() : pending_.mutable_choices(at->second);
+  AppendTo(std::move(delta), out);
+}
+
+void GenerateStream::OnDone(const absl::Status& status, const Usage& usage, const Timing& timing) {
+  control_.Release();
+  absl::Status end_status = status;
+  {
+    MutexLock lock(&mu_);
+    if (overflow_) {
+      end_status = NoRetry(MakeStatus(absl::StatusCode::kResourceExhausted,
+                                      "the client reads too slowly: more than {} bytes of output "
+                                      "were unread (stream-buffer-bytes)",
+                                      context_.stream_buffer_bytes));
+    } else if (status.ok()) {
+      ToProto(usage, pending_.mutable_usage());
+      ToProto(timing, pending_.mutable_timing());
+    }
+  }
+  record_.Done(end_status, usage, timing);
+  {
+    MutexLock lock(&mu_);
+    ended_ = true;
+    end_status_ = std::move(end_status);
+  }
+  Pump();
+}
+
+void GenerateStream::End(const absl::Status& status) {
+  record_.Done(status);
+  {
+    MutexLock lock(&mu_);
+    ended_ = true;
+    end_status_ = status;
+  }
+  Pump();
+}
+
+void GenerateStream::Pump() {
+  bool write = false;
+  bool finish = false;
+  absl::Status end_status;
+  {
+    MutexLock lock(&mu_);
+    if (write_in_flight_ || finishing_) return;
+    write = !discard_ && (pending_.choices_size() > 0 || pending_.has_usage());
+    // An error status goes out on its own, after the text that came before it.
+    finish = ended_ && (!write || end_status_.ok());
+    if (!write && !finish) return;
+    if (write) {
+      writing_.Clear();
+      writing_.Swap(&pending_);
+      position_.clear();
+      pending_bytes_ = 0;
+      write_in_flight_ = true;
+    }
+    finishing_ = finish;
+    end_status = end_status_;
+  }
+  if (write) {
+    writing_.set_request_id(record_.id());
+    writing_.set_model(context_.model.name());
+  }
+  if (write && finish) {
+    StartWriteAndFinish(&writing_, grpc::WriteOptions(), grpc::Status::OK);
+  } else if (write) {
+    StartWrite(&writing_);
+  } else {
+    Finish(ToGrpcStatus(end_status));
+  }
+}
+
+void GenerateStream::OnWriteDone(bool ok) {
+  {
+    MutexLock lock(&mu_);
+    write_in_flight_ = false;
+    if (!ok) discard_ = true;
+  }
+  if (!ok) control_.Cancel();
+  Pump();
+}
+
+void GenerateStream::OnCancel() {
+  {
+    MutexLock lock(&mu_);
+    discard_ = true;
+    pending_.Clear();
+  }
+  if (!record_.AtDeadline()) control_.Cancel();
+}
+
+}  // namespace hgrn2

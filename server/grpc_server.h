@@ -1,0 +1,42 @@
+// The listening gRPC server: Inference, health and reflection.
+#pragma once
+
+#include <grpcpp/server.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "server/inference_service.h"
+#include "server/options.h"
+
+namespace hgrn2 {
+
+// "host:port", "[host]:port" for an IPv6 address.
+std::string JoinHostPort(const std::string& host, int port);
+
+// Thread-safe.
+class GrpcServer {
+ public:
+  // Listens and serves. `service` outlives the server. UNAVAILABLE: cannot listen.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(InferenceService& service,
+                                                           const ServerOptions& options);
+  ~GrpcServer();
+
+  int port() const { return port_; }
+  // What grpc.health.v1 says of "" and of hgrn2.v1.Inference.
+  void SetServing(bool serving);
+  // Takes no new calls; cancels those that have not ended after `grace`. Returns when all have
+  // ended.
+  void Shutdown(Duration grace);
+
+ private:
+  GrpcServer(std::unique_ptr<grpc::Server> server, int port)
+      : server_(std::move(server)), port_(port) {}
+
+  const std::unique_ptr<grpc::Server> server_;
+  const int port_;
+};
+
+}  // namespace hgrn2

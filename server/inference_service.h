@@ -1,0 +1,43 @@
+// hgrn2.v1.Inference over a Frontend.
+#pragma once
+
+#include <hgrn2/v1/inference.grpc.pb.h>
+
+#include "server/rpc_call.h"
+
+namespace hgrn2 {
+
+class InferenceService final : public v1::Inference::CallbackService {
+ public:
+  explicit InferenceService(ServiceContext context) : context_(std::move(context)) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* call, const v1::GenerateRequest* request) override;
+  grpc::ServerUnaryReactor* Complete(grpc::CallbackServerContext* call,
+                                     const v1::GenerateRequest* request,
+                                     v1::CompleteResponse* response) override;
+  grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* call,
+                                  const v1::ScoreRequest* request,
+                                  v1::ScoreResponse* response) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* call,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* call,
+                                       const v1::DetokenizeRequest* request,
+                                       v1::DetokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* call,
+                                     const v1::GetModelRequest* request,
+                                     v1::GetModelResponse* response) override;
+
+ private:
+  absl::Status DoTokenize(const v1::TokenizeRequest& request, v1::TokenizeResponse* response);
+  absl::Status DoDetokenize(const v1::DetokenizeRequest& request, v1::DetokenizeResponse* response);
+  absl::Status DoGetModel(const v1::GetModelRequest& request, v1::GetModelResponse* response);
+  // Answers a call that needs no engine.
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call, const char* method,
+                                   const absl::Status& status);
+
+  const ServiceContext context_;
+};
+
+}  // namespace hgrn2

@@ -1,0 +1,80 @@
+// What the calls of the Inference service share: their surroundings, the way to cancel, the access
+// log.
+#pragma once
+
+#include <grpcpp/server_context.h>
+#include <hgrn2/v1/inference.pb.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/mutex.h"
+#include "engine/frontend/frontend.h"
+#include "server/metrics.h"
+
+namespace hgrn2 {
+
+// Everything outlives the server's calls.
+struct ServiceContext {
+  Frontend* frontend = nullptr;
+  Metrics* metrics = nullptr;
+  v1::GetModelResponse model;             // GetModel's answer
+  int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one Generate call
+  int64_t max_response_bytes = 16 << 20;  // of a unary call
+  const Clock* clock = &Clock::Real();
+};
+
+// The call's deadline on our clock; kInfiniteFuture if it has none.
+TimePoint DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock);
+
+// 16 hexadecimal digits, different for every request of this and any other server process.
+std::string MakeRequestId();
+
+// A request's control between the thread that submits it, gRPC's cancellation and the end of the
+// request, in whatever order they come. Thread-safe.
+class ControlHolder {
+ public:
+  // Cancels at once if Cancel came first; drops it if Release did.
+  void Hold(std::shared_ptr<RequestControl> control);
+  void Cancel();
+  // The request has ended. Also breaks the cycle of control and handler.
+  void Release();
+
+ private:
+  Mutex mu_;
+  std::shared_ptr<RequestControl> control_ ABSL_GUARDED_BY(mu_);
+  bool cancelled_ ABSL_GUARDED_BY(mu_) = false;
+  bool released_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+// One line of the access log, and the RPC's count, when it ends.
+class CallRecord {
+ public:
+  CallRecord(const ServiceContext& context, const char* method)
+      : context_(context), method_(method), started_(context.clock->Now()) {}
+
+  void SetRequest(std::string id, std::string user) {
+    id_ = std::move(id);
+    user_ = std::move(user);
+  }
+  void SetDeadline(TimePoint deadline) { deadline_ = deadline; }
+  const std::string& id() const { return id_; }
+
+  // Whether gRPC's cancellation is (about) the deadline's. The engine ends such requests itself,
+  // and they are to be counted as deadline misses, not as cancellations.
+  bool AtDeadline() const;
+
+  void Done(const absl::Status& status, const Usage& usage = {}, const Timing& timing = {}) const;
+
+ private:
+  const ServiceContext& context_;
+  const char* const method_;
+  const TimePoint started_;
+  TimePoint deadline_ = kInfiniteFuture;
+  std::string id_;
+  std::string user_;
+};
+
+}  // namespace hgrn2

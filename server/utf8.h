@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace hgrn2 {
+
+// `text` cut to at most `limit` bytes between characters, with bytes that are not UTF-8 replaced by
+// '?': protobuf strings and JSON must be UTF-8, and errors may quote anything.
+std::string SafeUtf8(std::string_view text, size_t limit);
+
+}  // namespace hgrn2

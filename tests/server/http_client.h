@@ -1,0 +1,100 @@
+// A blocking HTTP client over plain sockets, which can also send what no decent client would.
+#pragma once
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cstdlib>
+#include <map>
+#include <string>
+
+namespace hgrn2::testing {
+
+struct HttpReply {
+  int status = 0;                              // 0: the connection ended before an answer
+  std::map<std::string, std::string> headers;  // names in lower case
+  std::string body;
+};
+
+class RawClient {
+ public:
+  explicit RawClient(int port) : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    timeval timeout{10, 0};  // a hanging server fails the test instead of hanging it
+    setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+  }
+  ~RawClient() { close(fd_); }
+  RawClient(const RawClient&) = delete;
+  RawClient& operator=(const RawClient&) = delete;
+
+  bool connected() const { return connected_; }
+  void Send(const std::string& text) {
+    for (size_t sent = 0; sent < text.size();) {
+      const ssize_t n = send(fd_, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+      if (n <= 0) return;
+      sent += static_cast<size_t>(n);
+    }
+  }
+  // One answer with a Content-Length.
+  HttpReply Read() {
+    size_t head;
+    while ((head = buffer_.find("\r\n\r\n")) == std::string::npos) {
+      if (!Fill()) return {};
+    }
+    HttpReply reply;
+    reply.status = std::atoi(buffer_.substr(9, 3).c_str());
+    for (size_t at = buffer_.find("\r\n") + 2; at < head;) {
+      const size_t end = buffer_.find("\r\n", at);
+      const size_t colon = buffer_.find(": ", at);
+      std::string name = buffer_.substr(at, colon - at);
+      for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      reply.headers[name] = buffer_.substr(colon + 2, end - colon - 2);
+      at = end + 2;
+    }
+    const size_t length = std::strtoull(reply.headers["content-length"].c_str(), nullptr, 10);
+    while (buffer_.size() < head + 4 + length) {
+      if (!Fill()) return {};
+    }
+    reply.body = buffer_.substr(head + 4, length);
+    buffer_.erase(0, head + 4 + length);
+    return reply;
+  }
+  std::string ReadToEnd() {
+    while (Fill()) {
+    }
+    return buffer_;
+  }
+  // Whether the server has closed the connection (waits for it) with nothing more to read.
+  bool AtEnd() { return !Fill() && !timed_out_ && buffer_.empty(); }
+
+ private:
+  bool Fill() {
+    char chunk[4096];
+    const ssize_t n = recv(fd_, chunk, sizeof(chunk), 0);
+    timed_out_ = n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    if (n <= 0) return false;
+    buffer_.append(chunk, static_cast<size_t>(n));
+    return true;
+  }
+
+  const int fd_;
+  bool connected_ = false;
+  bool timed_out_ = false;
+  std::string buffer_;
+};
+
+inline HttpReply HttpGet(int port, const std::string& path) {
+  RawClient client(port);
+  client.Send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+  return client.Read();
+}
+
+}  // namespace hgrn2::testing

@@ -1,0 +1,558 @@
+// The real server binary on the embedded model, over real sockets.
+#include <google/rpc/error_details.pb.h>
+#include <google/rpc/status.pb.h>
+#include <grpc/health/v1/health.grpc.pb.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/support/byte_buffer.h>
+#include <gtest/gtest.h>
+#include <hgrn2/v1/inference.grpc.pb.h>
+#include <signal.h>
+
+#include <functional>
+#include <future>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+#include "tests/server/http_client.h"
+#include "tests/server/server_process.h"
+
+namespace hgrn2 {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::HttpGet;
+using testing::HttpReply;
+using testing::ServerProcess;
+using HealthResponse = grpc::health::v1::HealthCheckResponse;
+
+constexpr int kForever = 1 << 20;  // max_tokens that no test waits for
+
+v1::GenerateRequest Prompt(const std::string& text, int max_tokens) {
+  v1::GenerateRequest request;
+  request.add_prompts()->set_text(text);
+  request.mutable_sampling()->set_max_tokens(max_tokens);
+  request.mutable_sampling()->set_ignore_eos(true);
+  request.mutable_sampling()->set_seed(1);
+  return request;
+}
+
+template <typename Detail>
+bool FindDetail(const grpc::Status& status, Detail* out) {
+  google::rpc::Status details;
+  if (!details.ParseFromString(status.error_details())) return false;
+  for (const auto& detail : details.details()) {
+    if (detail.UnpackTo(out)) return true;
+  }
+  return false;
+}
+
+bool HasRetryInfo(const grpc::Status& status) {
+  google::rpc::RetryInfo info;
+  return FindDetail(status, &info) && info.retry_delay().seconds() >= 1;
+}
+
+// What a stream came to.
+struct Outcome {
+  grpc::Status status;
+  std::string text;
+  int num_tokens = 0;
+  int num_messages = 0;
+  v1::Usage usage;
+};
+
+class IntegrationTest : public ::testing::Test {
+ protected:
+  void Start(std::vector<std::string> flags = {}) {
+    server_ = std::make_unique<ServerProcess>(ServerProcess::WithModel(std::move(flags)));
+    ASSERT_TRUE(server_->WaitUntilListening()) << server_->log();
+    channel_ = Connect();
+    stub_ = v1::Inference::NewStub(channel_);
+  }
+  void TearDown() override {
+    if (HasFailure() && server_ != nullptr) {
+      const std::string log = server_->log();
+      std::cerr << "server log, its end:\n"
+                << log.substr(log.size() - std::min<size_t>(log.size(), 4000));
+    }
+  }
+  // A connection of its own.
+  std::shared_ptr<grpc::Channel> Connect() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    return grpc::CreateCustomChannel(server_->grpc_address(), grpc::InsecureChannelCredentials(),
+                                     arguments);
+  }
+  static void ReadToEnd(grpc::ClientReader<v1::GenerateResponse>& reader, Outcome* outcome) {
+    v1::GenerateResponse message;
+    while (reader.Read(&message)) {
+      ++outcome->num_messages;
+      for (const auto& choice : message.choices()) {
+        outcome->text += choice.text();
+        outcome->num_tokens += choice.token_ids_size();
+      }
+      if (message.has_usage()) outcome->usage = message.usage();
+    }
+    outcome->status = reader.Finish();
+  }
+  Outcome Generate(const v1::GenerateRequest& request, milliseconds timeout = seconds(300)) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + timeout);
+    Outcome outcome;
+    ReadToEnd(*stub_->Generate(&context, request), &outcome);
+    return outcome;
+  }
+  // A stream that has sent its first token.
+  struct Running {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader;
+    Outcome Finish() {
+      Outcome outcome;
+      ReadToEnd(*reader, &outcome);
+      return outcome;
+    }
+  };
+  std::unique_ptr<Running> Begin(const v1::GenerateRequest& request) {
+    auto running = std::make_unique<Running>();
+    running->reader = stub_->Generate(&running->context, request);
+    v1::GenerateResponse message;
+    EXPECT_TRUE(running->reader->Read(&message));
+    return running;
+  }
+  // The value of a series by its exact name and labels (without model_name), NAN if it is missing.
+  double Metric(const std::string& name, const std::string& labels = "") {
+    const std::string text = HttpGet(server_->http_port(), "/metrics").body;
+    const std::string key = "\n" + name + "{model_name=\"hgrn2-gutenberg-12m\"" +
+                            (labels.empty() ? "" : "," + labels) + "} ";
+    const size_t at = text.find(key);
+    return at == std::string::npos ? NAN : std::strtod(text.c_str() + at + key.size(), nullptr);
+  }
+  double SlotsUsed() { return Metric("hgrn2_state_slots", "tier=\"device\",state=\"used\""); }
+  static bool Eventually(const std::function<bool()>& condition,
+                         milliseconds timeout = seconds(20)) {
+    const auto give_up = std::chrono::steady_clock::now() + timeout;
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > give_up) return false;
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+    return true;
+  }
+  HealthResponse::ServingStatus Health(const std::string& service) {
+    auto stub = grpc::health::v1::Health::NewStub(channel_);
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(service);
+    HealthResponse response;
+    return stub->Check(&context, request, &response).ok() ? response.status()
+                                                          : HealthResponse::UNKNOWN;
+  }
+
+  std::unique_ptr<ServerProcess> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+TEST_F(IntegrationTest, TwoHundredConcurrentStreams) {
+  Start({"--max-num-seqs", "48"});
+  const Outcome alone = Generate(Prompt("The whale", 12));
+  ASSERT_TRUE(alone.status.ok()) << alone.status.error_message();
+  std::vector<std::future<Outcome>> streams;
+  for (int i = 0; i < 200; ++i) {
+    streams.push_back(std::async(std::launch::async, [&, i] {
+      v1::GenerateRequest request = Prompt("The whale", 12);
+      if (i % 2 == 1) *request.mutable_prompts(0)->mutable_text() += std::string(i % 37, 'x');
+      return Generate(request);
+    }));
+  }
+  for (int i = 0; i < 200; ++i) {
+    const Outcome outcome = streams[i].get();
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message();
+    EXPECT_EQ(outcome.num_tokens, 12);
+    EXPECT_EQ(outcome.usage.completion_tokens(), 12);
+    if (i % 2 == 0) EXPECT_EQ(outcome.text, alone.text) << "depends on the rest of the batch";
+  }
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }));
+  EXPECT_EQ(Metric("vllm:generation_tokens_total"), 201 * 12);
+  EXPECT_EQ(Metric("vllm:request_success_total", "finished_reason=\"length\""), 201);
+  EXPECT_EQ(Metric("hgrn2_grpc_requests_total", "method=\"Generate\",code=\"OK\""), 201);
+}
+
+TEST_F(IntegrationTest, DroppedStreamsFreeTheirSlots) {
+  Start({"--max-num-seqs", "8"});
+  std::vector<std::unique_ptr<Running>> streams;
+  for (int i = 0; i < 8; ++i) streams.push_back(Begin(Prompt("Once upon a time", kForever)));
+  EXPECT_EQ(SlotsUsed(), 8);
+  // Half say that they cancel, half just go.
+  for (int i = 0; i < 4; ++i) streams[i]->context.TryCancel();
+  streams.clear();
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }, seconds(5)));
+  EXPECT_EQ(Metric("hgrn2_requests_cancelled_total", "phase=\"decode\""), 8);
+  // No step is spent on them any more.
+  const double steps = Metric("hgrn2_batch_size_count");
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_EQ(Metric("hgrn2_batch_size_count"), steps);
+  EXPECT_TRUE(Generate(Prompt("Again", 3)).status.ok());
+}
+
+TEST_F(IntegrationTest, CompleteAndScoreAreCancelledWithTheirClients) {
+  Start({"--max-num-seqs", "4"});
+  grpc::ClientContext complete, score;
+  std::thread complete_client([&] {
+    v1::CompleteResponse response;
+    stub_->Complete(&complete, Prompt("Once", kForever), &response);
+  });
+  std::thread score_client([&] {
+    v1::ScoreRequest request;
+    for (int i = 0; i < 2000; ++i) {
+      *request.add_continuations()->mutable_text() = "words and more words " + std::to_string(i);
+    }
+    v1::ScoreResponse response;
+    stub_->Score(&score, request, &response);
+  });
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() >= 2; }));
+  complete.TryCancel();
+  score.TryCancel();
+  complete_client.join();
+  score_client.join();
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }));
+}
+
+TEST_F(IntegrationTest, Deadlines) {
+  Start({"--max-num-seqs", "1"});
+  // While decoding.
+  const Outcome decoding = Generate(Prompt("Once", kForever), milliseconds(500));
+  EXPECT_EQ(decoding.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }));
+  EXPECT_TRUE(
+      Eventually([&] { return Metric("hgrn2_deadline_misses_total", "phase=\"decode\"") == 1; }));
+  // In the queue, behind a stream that does not end.
+  auto running = Begin(Prompt("Once", kForever));
+  const Outcome queued = Generate(Prompt("Twice", 1), milliseconds(200));
+  EXPECT_EQ(queued.status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(queued.num_messages, 0);
+  EXPECT_TRUE(
+      Eventually([&] { return Metric("hgrn2_deadline_misses_total", "phase=\"queued\"") == 1; }));
+  EXPECT_TRUE(Eventually([&] { return Metric("vllm:num_requests_waiting") == 0; }));
+  running->context.TryCancel();
+}
+
+TEST_F(IntegrationTest, ASlowReaderHoldsUpNobody) {
+  Start({"--stream-buffer-bytes", "4096", "--max-num-seqs", "2"});
+  v1::GenerateRequest verbose = Prompt("Once", kForever);
+  verbose.mutable_sampling()->set_logprobs(20);
+  auto slow = Begin(verbose);
+  const Outcome other = Generate(Prompt("The whale", 50));
+  EXPECT_TRUE(other.status.ok());
+  EXPECT_EQ(other.num_tokens, 50);
+  ASSERT_TRUE(Eventually([&] { return Metric("hgrn2_slow_reader_cancellations_total") == 1; },
+                         seconds(120)));
+  EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }));
+  const Outcome outcome = slow->Finish();
+  EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_NE(outcome.status.error_message().find("too slowly"), std::string::npos);
+}
+
+TEST_F(IntegrationTest, AFullQueueIsSaidAtOnce) {
+  Start({"--max-num-seqs", "1", "--max-num-queued-reqs", "2"});
+  auto running = Begin(Prompt("Once", kForever));
+  std::vector<std::unique_ptr<Running>> waiting;
+  for (int i = 0; i < 2; ++i) {
+    waiting.push_back(std::make_unique<Running>());
+    waiting.back()->reader = stub_->Generate(&waiting.back()->context, Prompt("Wait", 1));
+  }
+  ASSERT_TRUE(Eventually([&] { return Metric("vllm:num_requests_waiting") == 2; }));
+  const Outcome refused = Generate(Prompt("Too many", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(HasRetryInfo(refused.status));
+  EXPECT_NE(refused.status.error_message().find("2"), std::string::npos);
+  EXPECT_EQ(Metric("hgrn2_requests_rejected_total", "reason=\"queue_full\""), 1);
+  running->context.TryCancel();
+  for (auto& stream : waiting) EXPECT_TRUE(stream->Finish().status.ok());
+}
+
+TEST_F(IntegrationTest, UrgentRequestsTakeSlotsAndNothingIsLost) {
+  Start({"--max-num-seqs", "1"});
+  const Outcome alone = Generate(Prompt("The sea was", 60));
+  v1::GenerateRequest request = Prompt("The sea was", 60);
+  request.set_priority(50);
+  auto background = Begin(request);
+  v1::GenerateRequest urgent = Prompt("Now", 3);
+  urgent.set_priority(-50);
+  EXPECT_TRUE(Generate(urgent).status.ok());
+  const Outcome rest = background->Finish();
+  EXPECT_TRUE(rest.status.ok());
+  EXPECT_TRUE(alone.text.ends_with(rest.text))
+      << "'" << alone.text << "' and '" << rest.text << "'";
+  EXPECT_GT(Metric("vllm:num_preemptions_total"), 0);
+  EXPECT_GT(Metric("hgrn2_snapshot_operations_total", "op=\"save\",result=\"ok\""), 0);
+}
+
+TEST_F(IntegrationTest, SigtermLetsStreamsFinishAndRefusesNewWork) {
+  Start({"--shutdown-timeout", "120", "--max-num-seqs", "4"});
+  auto running = Begin(Prompt("Once upon a time", 3000));
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(Eventually([&] { return HttpGet(server_->http_port(), "/ready").status == 503; }));
+  EXPECT_EQ(HttpGet(server_->http_port(), "/health").status, 200);
+  // On the connection that is open, as a client's pool would.
+  EXPECT_EQ(Health(""), HealthResponse::NOT_SERVING);
+  EXPECT_EQ(Health("hgrn2.v1.Inference"), HealthResponse::NOT_SERVING);
+  const Outcome refused = Generate(Prompt("New", 1));
+  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(HasRetryInfo(refused.status)) << refused.status.error_message();
+  EXPECT_EQ(Metric("hgrn2_requests_rejected_total", "reason=\"draining\""), 1);
+  const Outcome finished = running->Finish();
+  EXPECT_TRUE(finished.status.ok()) << finished.status.error_message();
+  EXPECT_EQ(finished.usage.completion_tokens(), 3000);
+  EXPECT_EQ(server_->WaitForExit(), 0);
+}
+
+TEST_F(IntegrationTest, SigtermEndsWhatDoesNotFinish) {
+  Start({"--shutdown-timeout", "0.3"});
+  auto running = Begin(Prompt("Once upon a time", kForever));
+  server_->Signal(SIGTERM);
+  const Outcome outcome = running->Finish();
+  EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(HasRetryInfo(outcome.status));
+  EXPECT_EQ(server_->WaitForExit(), 0);
+}
+
+TEST_F(IntegrationTest, SigintOnAnIdleServer) {
+  Start();
+  server_->Signal(SIGINT);
+  EXPECT_EQ(server_->WaitForExit(seconds(20)), 0);
+}
+
+TEST_F(IntegrationTest, ASecondSignalEndsAtOnce) {
+  Start({"--shutdown-timeout", "600"});
+  auto running = Begin(Prompt("Once upon a time", kForever));
+  server_->Signal(SIGTERM);
+  ASSERT_TRUE(Eventually([&] { return HttpGet(server_->http_port(), "/ready").status == 503; }));
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(server_->WaitForExit(seconds(20)), 128 + SIGTERM);
+}
+
+TEST_F(IntegrationTest, HealthReadyVersionAndMetrics) {
+  Start();
+  EXPECT_EQ(Health(""), HealthResponse::SERVING);
+  EXPECT_EQ(Health("hgrn2.v1.Inference"), HealthResponse::SERVING);
+  EXPECT_EQ(HttpGet(server_->http_port(), "/health").status, 200);
+  EXPECT_EQ(HttpGet(server_->http_port(), "/ready").status, 200);
+  EXPECT_NE(HttpGet(server_->http_port(), "/version").body.find("0."), std::string::npos);
+  EXPECT_EQ(HttpGet(server_->http_port(), "/v1/nothing").status, 404);
+  EXPECT_EQ(Metric("vllm:num_requests_running"), 0);
+}
+
+// The reflection messages are not among the system's headers: this is
+// ServerReflectionRequest{list_services: "*"}, and the names are found in the answer's bytes.
+TEST_F(IntegrationTest, Reflection) {
+  Start();
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareCall(
+      &context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto wait = [&] {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  call->StartCall(nullptr);
+  ASSERT_TRUE(wait());
+  grpc::Slice slice("\x3a\x01*");
+  call->Write(grpc::ByteBuffer(&slice, 1), nullptr);
+  ASSERT_TRUE(wait());
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  ASSERT_TRUE(wait());
+  grpc::Slice bytes;
+  ASSERT_TRUE(answer.DumpToSingleSlice(&bytes).ok());
+  const std::string text(reinterpret_cast<const char*>(bytes.begin()), bytes.size());
+  EXPECT_NE(text.find("hgrn2.v1.Inference"), std::string::npos);
+  EXPECT_NE(text.find("grpc.health.v1.Health"), std::string::npos);
+  context.TryCancel();
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  wait();
+}
+
+TEST_F(IntegrationTest, BadParametersAreNamed) {
+  Start();
+  using Sampling = v1::SamplingParams;
+  const auto with = [](std::function<void(Sampling*)> set) {
+    return [set](v1::GenerateRequest* request) { set(request->mutable_sampling()); };
+  };
+  const std::vector<std::pair<std::string, std::function<void(v1::GenerateRequest*)>>> cases = {
+      {"sampling.max_tokens", with([](Sampling* p) { p->set_max_tokens(0); })},
+      {"sampling.max_tokens", with([](Sampling* p) { p->set_max_tokens(-1); })},
+      {"sampling.max_tokens", with([](Sampling* p) { p->set_max_tokens(INT32_MAX); })},
+      {"sampling.min_tokens", with([](Sampling* p) { p->set_min_tokens(-1); })},
+      {"sampling.min_tokens", with([](Sampling* p) { p->set_min_tokens(1000); })},
+      {"sampling.temperature", with([](Sampling* p) { p->set_temperature(-0.1f); })},
+      {"sampling.temperature", with([](Sampling* p) { p->set_temperature(NAN); })},
+      {"sampling.temperature", with([](Sampling* p) { p->set_temperature(INFINITY); })},
+      {"sampling.top_p", with([](Sampling* p) { p->set_top_p(0); })},
+      {"sampling.top_p", with([](Sampling* p) { p->set_top_p(1.5f); })},
+      {"sampling.top_p", with([](Sampling* p) { p->set_top_p(NAN); })},
+      {"sampling.top_k", with([](Sampling* p) { p->set_top_k(-2); })},
+      {"sampling.min_p", with([](Sampling* p) { p->set_min_p(1.1f); })},
+      {"sampling.presence_penalty", with([](Sampling* p) { p->set_presence_penalty(2.1f); })},
+      {"sampling.frequency_penalty", with([](Sampling* p) { p->set_frequency_penalty(-3); })},
+      {"sampling.repetition_penalty", with([](Sampling* p) { p->set_repetition_penalty(0); })},
+      {"sampling.logit_bias", with([](Sampling* p) { (*p->mutable_logit_bias())[1] = 101; })},
+      {"sampling.logit_bias", with([](Sampling* p) { (*p->mutable_logit_bias())[-1] = 1; })},
+      {"sampling.allowed_token_ids", with([](Sampling* p) { p->add_allowed_token_ids(1 << 30); })},
+      {"sampling.bad_words", with([](Sampling* p) { p->add_bad_words(""); })},
+      {"sampling.n", with([](Sampling* p) { p->set_n(0); })},
+      {"sampling.n", with([](Sampling* p) { p->set_n(129); })},
+      {"sampling.stop", with([](Sampling* p) { p->add_stop(""); })},
+      {"sampling.stop", with([](Sampling* p) {
+         for (int i = 0; i < 17; ++i) p->add_stop("x");
+       })},
+      {"sampling.stop_token_ids", with([](Sampling* p) { p->add_stop_token_ids(-1); })},
+      {"sampling.logprobs", with([](Sampling* p) { p->set_logprobs(21); })},
+      {"sampling.logprobs", with([](Sampling* p) { p->set_logprobs(-1); })},
+      {"sampling.prompt_logprobs", with([](Sampling* p) { p->set_prompt_logprobs(21); })},
+      {"prompts", [](v1::GenerateRequest* r) { r->clear_prompts(); }},
+      {"prompts",
+       [](v1::GenerateRequest* r) {
+         for (int i = 0; i < 128; ++i) r->add_prompts()->set_text("x");
+       }},
+      {"prompts[1]", [](v1::GenerateRequest* r) { r->add_prompts(); }},
+      {"prompts[0]",
+       [](v1::GenerateRequest* r) { r->mutable_prompts(0)->mutable_tokens()->add_ids(-1); }},
+      {"priority", [](v1::GenerateRequest* r) { r->set_priority(101); }},
+      {"request_id", [](v1::GenerateRequest* r) { r->set_request_id("two\nlines"); }},
+  };
+  for (const auto& [field, spoil] : cases) {
+    v1::GenerateRequest request = Prompt("fine", 4);
+    spoil(&request);
+    const Outcome outcome = Generate(request);
+    EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT)
+        << field << ": " << request.ShortDebugString();
+    google::rpc::BadRequest bad_request;
+    ASSERT_TRUE(FindDetail(outcome.status, &bad_request)) << outcome.status.error_message();
+    EXPECT_EQ(bad_request.field_violations(0).field(), field);
+    grpc::ClientContext context;
+    v1::CompleteResponse response;
+    EXPECT_EQ(stub_->Complete(&context, request, &response).error_code(),
+              grpc::StatusCode::INVALID_ARGUMENT);
+  }
+  v1::GenerateRequest unknown = Prompt("fine", 4);
+  unknown.set_model("gpt-5");
+  EXPECT_EQ(Generate(unknown).status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_TRUE(Generate(Prompt("fine", 4)).status.ok());
+}
+
+TEST_F(IntegrationTest, EveryCallAnswers) {
+  Start({"--max-num-seqs", "5", "--served-model-name", "books"});
+  grpc::ClientContext c1, c2, c3, c4, c5;
+  v1::GetModelResponse model;
+  ASSERT_TRUE(stub_->GetModel(&c1, {}, &model).ok());
+  EXPECT_EQ(model.name(), "books");
+  EXPECT_EQ(model.max_num_seqs(), 5);
+  EXPECT_TRUE(model.has_tokenizer());
+  EXPECT_GT(model.num_parameters(), 10'000'000);
+  EXPECT_GT(model.state_bytes_per_sequence(), 0);
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("Call me Ishmael.");
+  tokenize.set_add_special_tokens(false);
+  v1::TokenizeResponse tokens;
+  ASSERT_TRUE(stub_->Tokenize(&c2, tokenize, &tokens).ok());
+  ASSERT_GT(tokens.token_ids_size(), 1);
+  EXPECT_EQ(tokens.tokens_size(), tokens.token_ids_size());
+  v1::DetokenizeRequest detokenize;
+  *detokenize.mutable_token_ids() = tokens.token_ids();
+  v1::DetokenizeResponse text;
+  ASSERT_TRUE(stub_->Detokenize(&c3, detokenize, &text).ok());
+  EXPECT_EQ(text.text(), "Call me Ishmael.");
+  v1::ScoreRequest score;
+  score.mutable_context()->set_text("Call me");
+  score.add_continuations()->set_text(" Ishmael");
+  score.add_continuations()->set_text(" xqzzt");
+  v1::ScoreResponse scores;
+  ASSERT_TRUE(stub_->Score(&c4, score, &scores).ok());
+  ASSERT_EQ(scores.scores_size(), 2);
+  EXPECT_GT(scores.scores(0).sum_logprob(), scores.scores(1).sum_logprob());
+  v1::GenerateRequest request = Prompt("The whale", 6);
+  request.mutable_sampling()->set_n(3);
+  v1::CompleteResponse complete;
+  ASSERT_TRUE(stub_->Complete(&c5, request, &complete).ok());
+  ASSERT_EQ(complete.choices_size(), 3);
+  EXPECT_EQ(complete.usage().completion_tokens(), 18);
+  EXPECT_EQ(complete.choices(0).finish_reason(), v1::FINISH_REASON_LENGTH);
+}
+
+TEST_F(IntegrationTest, SeveralEnginesGiveTheSameTokens) {
+  Start({"--max-num-seqs", "2"});
+  const Outcome alone = Generate(Prompt("The whale", 20));
+  Start({"--max-num-seqs", "2", "--device", "cpu,cpu", "--num-threads", "1"});
+  std::vector<std::future<Outcome>> streams;
+  for (int i = 0; i < 8; ++i) {
+    streams.push_back(
+        std::async(std::launch::async, [&] { return Generate(Prompt("The whale", 20)); }));
+  }
+  for (auto& stream : streams) {
+    const Outcome outcome = stream.get();
+    EXPECT_TRUE(outcome.status.ok());
+    EXPECT_EQ(outcome.text, alone.text);
+  }
+  EXPECT_EQ(Metric("hgrn2_state_slots", "tier=\"device\",state=\"free\""), 4);
+}
+
+TEST_F(IntegrationTest, LogsAsJsonAndSettingsFromTheEnvironment) {
+  server_ = std::make_unique<ServerProcess>(
+      ServerProcess::WithModel({"--max-num-seqs", "3"}),
+      std::vector<std::string>{"HGRN2_LOG_FORMAT=json", "HGRN2_MAX_NUM_SEQS=9"});
+  ASSERT_TRUE(Eventually([&] {
+    return server_->log().find("HTTP listening on") != std::string::npos;
+  })) << server_->log();
+  EXPECT_NE(server_->log().find("x 3 slots"), std::string::npos) << "a flag wins";
+  EXPECT_TRUE(server_->log().starts_with("{\"time\":"));
+}
+
+// The log may arrive a moment after the exit.
+bool Contains(const ServerProcess& server, const std::string& text) {
+  for (int i = 0; i < 500 && server.log().find(text) == std::string::npos; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  return server.log().find(text) != std::string::npos;
+}
+
+// One sentence and status 1, whatever is wrong.
+TEST(StartUpTest, MistakesEndWithOneSentence) {
+  const auto fails = [](std::vector<std::string> flags, const std::string& expected) {
+    ServerProcess server(std::move(flags));
+    EXPECT_EQ(server.WaitForExit(), 1) << expected;
+    EXPECT_TRUE(Contains(server, "hgrn2-server: ")) << server.log();
+    EXPECT_TRUE(Contains(server, expected)) << server.log();
+  };
+  fails({}, "--model");
+  fails({"--model", "/nonexistent"}, "/nonexistent");
+  fails(ServerProcess::WithModel({"--no-such-flag", "1"}), "--no-such-flag");
+  fails(ServerProcess::WithModel({"--max-num-seqs", "0"}), "max-num-seqs: must be");
+  fails(ServerProcess::WithModel({"--host", "203.0.113.1"}), "203.0.113.1");
+  fails(ServerProcess::WithModel({"--state-dtype", "fp8"}), "state");
+  ServerProcess first(ServerProcess::WithModel({}));
+  ASSERT_TRUE(first.WaitUntilListening());
+  fails(ServerProcess::WithModel({"--grpc-port", std::to_string(first.grpc_port())}),
+        std::to_string(first.grpc_port()));
+  fails(ServerProcess::WithModel({"--http-port", std::to_string(first.http_port())}),
+        std::to_string(first.http_port()));
+}
+
+TEST(StartUpTest, HelpAndVersion) {
+  ServerProcess help({"--help"});
+  EXPECT_EQ(help.WaitForExit(), 0);
+  EXPECT_TRUE(Contains(help, "--max-num-seqs"));
+  ServerProcess version({"--version"});
+  EXPECT_EQ(version.WaitForExit(), 0);
+  EXPECT_TRUE(Contains(version, "hgrn2-server 0."));
+}
+
+}  // namespace
+}  // namespace hgrn2

@@ -33,7 +33,8 @@ struct SafetensorsEntry {
   std::optional<DType> weight_dtype() const;
 };
 
-// Immutable and thread-safe. `bytes` views outlive nothing but the memory they were parsed from.
+// Immutable and thread-safe. The entries' bytes are views of the memory that was parsed, which must
+// outlive every use of them.
 class Safetensors {
  public:
   // Checks everything that does not depend on who uses the tensors: header length, JSON, unique

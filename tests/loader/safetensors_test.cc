@@ -19,6 +19,7 @@ using ::testing::HasSubstr;
 using testing::SafetensorsBuilder;
 using testing::SafetensorsFromHeader;
 
+// REQUIRES: `file` outlives every use of the tensors' bytes.
 absl::StatusOr<Safetensors> Parse(const std::string& file) {
   return Safetensors::Parse({reinterpret_cast<const uint8_t*>(file.data()), file.size()}, "f.st");
 }
@@ -49,10 +50,11 @@ TEST(SafetensorsTest, ReadsWhatTheBuilderWrites) {
 }
 
 TEST(SafetensorsTest, HeaderOrderIsNotDataOrder) {
-  const auto tensors =
-      Parse(SafetensorsFromHeader(R"({"z":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
-                                  R"("y":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
-                                  "abc"));
+  const std::string file =
+      SafetensorsFromHeader(R"({"z":{"dtype":"U8","shape":[1],"data_offsets":[2,3]},)"
+                            R"("y":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}})",
+                            "abc");
+  const auto tensors = Parse(file);
   ASSERT_TRUE(tensors.ok()) << tensors.status();
   EXPECT_EQ(tensors->Find("z")->bytes[0], 'c');
   EXPECT_EQ(tensors->entries()[0].name, "y");

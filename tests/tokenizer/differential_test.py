@@ -136,7 +136,7 @@ def main():
         if args.only and args.only not in name:
             continue
         reference = (HuggingFace if path.suffix == ".json" else SentencePiece)(path)
-        texts = variants.texts(args.seed, args.count)
+        texts = variants.texts(args.seed, args.count) + variants.sweep()
         id_lists = variants.id_lists(args.seed, args.count // 5, reference.end)
         failed = compare(args.cli, path, reference, texts, id_lists, args.report)
         print(f"{name}: {len(texts)} texts, {len(id_lists)} id lists, {failed} mismatches", flush=True)

@@ -262,6 +262,13 @@ def texts(seed, count):
     return (fixed + [text(rng) for _ in range(count)])[:count]
 
 
+def sweep():
+    """Every code point once, alone between spaces and next to its neighbours."""
+    codes = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    blocks = [codes[i : i + 2048] for i in range(0, len(codes), 2048)]
+    return [sep.join(block) for sep in ("", " ") for block in blocks if ord(block[0]) < 0x20000 or sep]
+
+
 def id_lists(seed, count, end):
     """Random ids, with runs of low ones (where byte tokens and special tokens are)."""
     rng = random.Random(seed)

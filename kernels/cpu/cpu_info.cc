@@ -67,7 +67,7 @@ int64_t AvailableMemory() {
 }
 
 bool HasBf16DotProducts() {
-#if HWY_ARCH_X86_64
+#if HGRN2_AVX512_BF16
   __builtin_cpu_init();
   return (hwy::SupportedTargets() & HWY_AVX3) != 0 && __builtin_cpu_supports("avx512bf16") != 0;
 #else

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/cpu_info.h"
 #include "kernels/cpu/gemm_bf16.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -142,17 +141,9 @@ namespace hgrn2::cpu {
 
 HWY_EXPORT(GemmFloatActivations);
 
-DType ActivationDType(DType weights) {
-#if HGRN2_AVX512_BF16
-  if (weights == DType::kBF16 && HasBf16DotProducts()) return DType::kBF16;
-#endif
-  return DType::kF32;
-}
-DType ActivationDType(const PackedMatrix& weights) { return ActivationDType(weights.dtype()); }
-
 void Gemm(const GemmParams& params) {
 #if HGRN2_AVX512_BF16
-  if (ActivationDType(*params.weights) == DType::kBF16) return GemmAvx512Bf16(params);
+  if (params.weights->activation_dtype() == DType::kBF16) return GemmAvx512Bf16(params);
 #endif
   HWY_DYNAMIC_DISPATCH(GemmFloatActivations)(params);
 }
@@ -183,7 +174,7 @@ GemmParams GemmItem(const GemmParams& params, const GemmGrid& grid, int item) {
   p.num_panels = std::min(grid.panel_step, params.num_panels - panel);
   p.rows = std::min(grid.row_step, params.rows - row);
   p.a = static_cast<const uint8_t*>(params.a) +
-        static_cast<int64_t>(SizeOf(ActivationDType(*params.weights))) * row * params.lda;
+        static_cast<int64_t>(SizeOf(params.weights->activation_dtype())) * row * params.lda;
   p.c = params.c + row * params.ldc + static_cast<int64_t>(panel) * kPanelColumns;
   return p;
 }

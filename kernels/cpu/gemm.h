@@ -22,8 +22,8 @@ inline constexpr int kFewRowsPanels = 4;
 
 struct GemmParams {
   const PackedMatrix* weights = nullptr;
-  const void* a = nullptr;  // [rows, lda] bfloat16 if ActivationDType(*weights) is kBF16, else float;
-                            // columns k..k_padded are zero
+  const void* a = nullptr;  // [rows, lda] of weights->activation_dtype(); columns k to k_padded
+                            // are zero
   int64_t lda = 0;          // elements
   int rows = 0;
   int panel_begin = 0;
@@ -32,11 +32,6 @@ struct GemmParams {
   int64_t ldc = 0;
   bool accumulate = false;  // C += A W^T instead of C =
 };
-
-// What A must be for these weights on this machine: kBF16 with AVX512_BF16 and bfloat16 weights (both
-// operands of its dot product are), else kF32.
-DType ActivationDType(const PackedMatrix& weights);
-DType ActivationDType(DType weights);
 
 // Any number of rows and panels; single-threaded.
 void Gemm(const GemmParams& params);

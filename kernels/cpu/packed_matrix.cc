@@ -5,10 +5,17 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/cpu_info.h"
+
 namespace hgrn2::cpu {
+
+DType ActivationDType(DType weights) {
+  return weights == DType::kBF16 && HasBf16DotProducts() ? DType::kBF16 : DType::kF32;
+}
 
 PackedMatrix::PackedMatrix(int64_t columns, int64_t k, DType dtype)
     : dtype_(dtype),
+      activation_dtype_(ActivationDType(dtype)),
       num_panels_(static_cast<int>(RoundUp(columns, kPanelColumns) / kPanelColumns)),
       k_(k),
       k_padded_(RoundUp(k, kPadding)),

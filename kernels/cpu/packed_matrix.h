@@ -13,6 +13,11 @@ inline constexpr int kPadding = 32;       // rows of activations are padded to t
 
 constexpr int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// The left operand's element type in products with `weights` (kF32 or kBF16) on this machine: kBF16
+// with AVX512_BF16 and bfloat16 weights (both operands of its dot product are), else kF32. Slow: CPUID
+// traps in virtual machines.
+DType ActivationDType(DType weights);
+
 // Panels of 32 output columns (rows of W), zero-padded in both directions:
 //   kF32:  float    [columns / 32][k_padded][32]
 //   kBF16: bfloat16 [columns / 32][k_padded / 2][32][2], the pairs AVX512_BF16 multiplies
@@ -27,6 +32,7 @@ class PackedMatrix {
   void SetColumn(int64_t column, const void* row, DType row_dtype);
 
   DType dtype() const { return dtype_; }
+  DType activation_dtype() const { return activation_dtype_; }  // ActivationDType of dtype, at construction
   int num_panels() const { return num_panels_; }
   int64_t k_padded() const { return k_padded_; }
   const void* panel(int64_t index) const { return bytes_.data() + index * panel_bytes_; }
@@ -36,6 +42,7 @@ class PackedMatrix {
  private:
   AlignedBuffer<uint8_t> bytes_;
   DType dtype_ = DType::kF32;
+  DType activation_dtype_ = DType::kF32;
   int num_panels_ = 0;
   int64_t k_ = 0;
   int64_t k_padded_ = 0;

@@ -1,0 +1,195 @@
+// The backend tests on a CUDA device, and what only the CUDA backend promises. Without a device the
+// suites are empty and one test says so.
+#include <cuda_runtime_api.h>
+
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/backend/backend_harness.h"
+#include "tests/backend/parity_bodies.h"
+#include "tests/backend/property_bodies.h"
+#include "tests/backend/sampling_bodies.h"
+#include "tests/backend/validation.h"
+
+namespace hgrn2::testing {
+
+// The suites' parameters depend on the machine.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BackendParityTest);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BackendPropertyTest);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(BackendSamplingTest);
+
+namespace {
+
+bool HasDevice() {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
+}
+
+BackendFactory Cuda(const std::string& name, DType dtype, DType state_dtype, int replay,
+                    double tolerance) {
+  BackendFactory f;
+  f.name = name;
+  f.dtype = dtype;
+  f.logits_tolerance = f.state_tolerance = f.split_tolerance = tolerance;
+  // Products of different row counts may use different algorithms.
+  f.batch_invariant = false;
+  f.make = [state_dtype, replay](const ModelWeights& weights, BackendOptions options) {
+    options.state_dtype = state_dtype;
+    options.state_replay = replay;
+    if (options.max_batched_tokens == 0) options.max_batched_tokens = 2048;
+    return MakeCudaBackend(weights, options);
+  };
+  return f;
+}
+
+std::vector<BackendFactory> Factories() {
+  if (!HasDevice()) return {};
+  return {
+      Cuda("fp32", DType::kF32, DType::kF32, 0, 1e-5),
+      Cuda("fp32_replay16", DType::kF32, DType::kF32, 16, 1e-5),
+      Cuda("fp32_state_f16", DType::kF32, DType::kF16, 0, 1e-3),
+      Cuda("fp32_state_f16_replay16", DType::kF32, DType::kF16, 16, 5e-4),
+      Cuda("fp32_state_bf16_replay8", DType::kF32, DType::kBF16, 8, 4e-3),
+      Cuda("fp32_state_fp8_replay16", DType::kF32, DType::kF8E4M3, 16, 3e-2),
+      Cuda("bf16", DType::kBF16, DType::kF32, 0, 2e-2),
+      Cuda("bf16_state_f16_replay16", DType::kBF16, DType::kF16, 16, 2e-2),
+  };
+}
+std::vector<BackendFactory> SamplingFactories() {
+  if (!HasDevice()) return {};
+  return {Cuda("fp32", DType::kF32, DType::kF32, 0, 1e-5),
+          Cuda("bf16", DType::kBF16, DType::kF16, 16, 2e-2)};
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, BackendParityTest, ::testing::ValuesIn(Factories()), FactoryName);
+INSTANTIATE_TEST_SUITE_P(Cuda, BackendPropertyTest, ::testing::ValuesIn(Factories()), FactoryName);
+INSTANTIATE_TEST_SUITE_P(Cuda, BackendSamplingTest, ::testing::ValuesIn(SamplingFactories()),
+                         FactoryName);
+
+class CudaBackendTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (!HasDevice()) GTEST_SKIP() << "no CUDA device";
+  }
+};
+
+TEST_F(CudaBackendTest, RefusesWhatItCannotDo) {
+  const ModelWeights weights = SmallModel(32, DType::kF32);
+  BackendOptions options;
+  options.dtype = DType::kF16;
+  EXPECT_EQ(MakeCudaBackend(weights, options).status().code(), absl::StatusCode::kInvalidArgument);
+  options = {};
+  options.device_index = 99;
+  EXPECT_EQ(MakeCudaBackend(weights, options).status().code(), absl::StatusCode::kInvalidArgument);
+  options = {};
+  options.state_replay = 1000;
+  EXPECT_EQ(MakeCudaBackend(weights, options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(CudaBackendTest, SaysWhyItDoesNotFit) {
+  BackendOptions options;
+  options.memory_utilization = 0.001;
+  const auto status = MakeCudaBackend(SmallModel(32, DType::kF32), options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(std::string(status.message()).find("GiB"), std::string::npos) << status;
+}
+
+TEST_F(CudaBackendTest, BadBatchesAreErrors) {
+  const auto backend =
+      Cuda("", DType::kF32, DType::kF32, 0, 0).Make(SmallModel(32, DType::kF32));
+  StepBatch batch;
+  AddSequence(&batch, 1'000'000, {1}, true);
+  EXPECT_EQ(backend->Enqueue(batch).code(), absl::StatusCode::kInvalidArgument);
+  batch.Clear();
+  AddSequence(&batch, 0, std::vector<int32_t>(backend->info().max_batched_tokens + 1, 1), true);
+  EXPECT_EQ(backend->Enqueue(batch).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Two steps in flight, tokens fed on the device, batches that grow and shrink across graph buckets:
+// the same greedy tokens as one step at a time.
+TEST_F(CudaBackendTest, PipelinedStepsGiveTheSameTokens) {
+  const ModelWeights weights = LoadGolden("heads").weights;
+  BackendOptions options;
+  options.num_slots = 40;
+  const auto backend = Cuda("", DType::kF32, DType::kF32, 16, 0).Make(weights, options);
+  constexpr int kSequences = 37, kSteps = 24;
+  SlotSampling greedy;
+  greedy.scalars.temperature = 0;
+  std::vector<std::vector<int32_t>> expected, actual(kSequences);
+  for (int i = 0; i < kSequences; ++i) {
+    const auto prompt = RandomTokens(3 + i, weights.config.vocab_size, static_cast<uint32_t>(i));
+    expected.push_back(Ids(Generate(backend.get(), 39, prompt, greedy, kSteps)));
+    ASSERT_TRUE(backend->ConfigureSlot(i, greedy).ok());
+    StepBatch batch;
+    AddSequence(&batch, i, prompt, true)->sample = true;
+    actual[i].push_back(RunStep(backend.get(), batch).sequences[0].sampled.token_id);
+  }
+  // Sequence i leaves after kSteps - i % 7 tokens.
+  std::vector<std::vector<int>> members;
+  for (int step = 1; step <= kSteps; ++step) {
+    members.emplace_back();
+    StepBatch batch;
+    for (int i = 0; i < kSequences && step < kSteps; ++i) {
+      if (step >= kSteps - i % 7) continue;
+      members.back().push_back(i);
+      StepSequence* s = AddSequence(&batch, i, {0}, false);
+      s->sample = s->token_on_device = true;
+    }
+    if (step < kSteps) ASSERT_TRUE(backend->Enqueue(batch).ok());
+    if (step == 1) continue;
+    StepResult result;
+    ASSERT_TRUE(backend->Collect(&result).ok());
+    for (size_t m = 0; m < members[step - 2].size(); ++m) {
+      actual[members[step - 2][m]].push_back(result.sequences[m].sampled.token_id);
+    }
+  }
+  for (int i = 0; i < kSequences; ++i) {
+    expected[i].resize(actual[i].size());
+    EXPECT_EQ(actual[i], expected[i]) << "sequence " << i;
+  }
+}
+
+TEST_F(CudaBackendTest, Fp8WeightsAreCloseToTheirOriginals) {
+  const GoldenCase golden = LoadGolden("base");
+  cudaDeviceProp properties;
+  ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
+  BackendOptions options;
+  options.fp8_weights = true;
+  options.max_batched_tokens = 2048;
+  const auto backend = MakeCudaBackend(golden.weights, options);
+  if (properties.major != 9) {
+    EXPECT_EQ(backend.status().code(), absl::StatusCode::kInvalidArgument);
+    return;
+  }
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  for (const std::vector<int32_t>& split : {std::vector<int32_t>{1000}, std::vector<int32_t>{1}}) {
+    const auto logits = FeedForLogits(backend->get(), 1, golden.RowIds(0), split);
+    const double error = RelativeError(logits, golden.RowLogits(0));
+    EXPECT_LE(error, 0.15) << split[0];  // e4m3 keeps 3 bits of mantissa
+    EXPECT_GT(error, 1e-4) << "not quantised?";
+  }
+}
+
+TEST_F(CudaBackendTest, ValidationLossOfTheEmbeddedModel) {
+  auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const ValidationSet set = LoadValidationSet();
+  const std::vector<int32_t> row(set.rows[0].begin(), set.rows[0].begin() + 192);
+  const double expected = OracleLoss(*weights, row);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    BackendOptions options;
+    options.dtype = dtype;
+    options.num_slots = 1;
+    options.max_batched_tokens = 2048;
+    const auto backend = MakeCudaBackend(*weights, options);
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    const double loss = BackendLoss(backend->get(), {row});
+    EXPECT_NEAR(loss, expected, dtype == DType::kF32 ? 1e-4 : 5e-3);
+    RecordProperty(dtype == DType::kF32 ? "loss_fp32" : "loss_bf16", std::to_string(loss));
+  }
+}
+
+}  // namespace
+}  // namespace hgrn2::testing

@@ -8,11 +8,11 @@ namespace {
 
 TEST(PlanPrefillTest, ItemsCoverEverySequenceOnce) {
   const std::vector<PrefillSequence> sequences = {
-      {0, 1, 3, true}, {1, kPrefillSegment, 1, false}, {kPrefillSegment + 1, 3 * kPrefillSegment + 7, 0, true}};
-  const int tokens = 4 * kPrefillSegment + 8;
+      {0, 1, 3, true}, {1, kLongPrefill, 1, false}, {kLongPrefill + 1, 3 * kLongPrefill + 7, 0, true}};
+  const int tokens = 4 * kLongPrefill + 8;
   for (const DType state : {DType::kF16, DType::kF8E4M3}) {
     const PrefillPlan plan = PlanPrefill(sequences, 256, DType::kBF16, state);
-    ASSERT_EQ(plan.items.size(), 6u);
+    ASSERT_EQ(plan.items.size(), 2u + 13u);  // 3079 tokens by 256
     EXPECT_TRUE(plan.has_long_sequences);
     EXPECT_LE(static_cast<int>(plan.items.size()), MaxPrefillItems(tokens, 3));
     EXPECT_LE(plan.num_workspace_states,
@@ -38,7 +38,7 @@ TEST(PlanPrefillTest, WorkspaceBoundHolds) {
     int tokens = 0;
     const int count = 1 + static_cast<int>(random() % 6);
     for (int s = 0; s < count; ++s) {
-      const int length = 1 + static_cast<int>(random() % (3 * kPrefillSegment));
+      const int length = 1 + static_cast<int>(random() % (3 * kLongPrefill));
       sequences.push_back({tokens, length, s, s % 2 == 0});
       tokens += length;
     }
@@ -149,7 +149,7 @@ TEST_P(PrefillTest, MatchesFloat64) {
 
 std::vector<Case> Cases() {
   const std::vector<int> kMixed = {1, 17, 64, 2, 65, 15, 16, 200, 63};
-  const std::vector<int> kLong = {kPrefillSegment + 1, 3, 2 * kPrefillSegment + 77, kPrefillSegment};
+  const std::vector<int> kLong = {kLongPrefill + 1, 3, 2 * kLongPrefill + 77, kLongPrefill};
   std::vector<Case> cases;
   for (const DType state : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3}) {
     cases.push_back({{2, 128}, state, DType::kBF16, kMixed});
@@ -165,7 +165,7 @@ std::vector<Case> Cases() {
     cases.push_back({{2, head_dim}, DType::kF16, DType::kBF16, {33, 1, 130}});
     cases.push_back({{2, head_dim}, DType::kF8E4M3, DType::kF32, {33, 1, 130}});
   }
-  cases.push_back({{1, 256}, DType::kF8E4M3, DType::kBF16, {kPrefillSegment + 70, 5}});
+  cases.push_back({{1, 256}, DType::kF8E4M3, DType::kBF16, {kLongPrefill + 70, 5}});
   cases.push_back({{2, 128}, DType::kF16, DType::kBF16, kMixed, 1.0});
   cases.push_back({{1, 256}, DType::kF16, DType::kBF16, kMixed, 1.0});
   cases.push_back({{4, 32}, DType::kF16, DType::kBF16, kMixed, 1.0});

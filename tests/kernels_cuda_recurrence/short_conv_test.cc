@@ -97,7 +97,7 @@ TEST_P(ShortConvTest, DecodeAndPrefillInTurn) {
   Decode({0, 4, 1}, {0, 0, 1});
   Prefill({{0, 1, 4, false}, {1, 2, 2, true}, {3, 130, 0, false}, {133, 64, 1, true}}, 197);
   Decode({2, 0, 1, 4}, {0, 0, 0, 0});
-  Prefill({{0, kPrefillSegment + 1, 2, false}, {kPrefillSegment + 1, 5, 3, false}}, kPrefillSegment + 6);
+  Prefill({{0, kLongPrefill + 1, 2, false}, {kLongPrefill + 1, 5, 3, false}}, kLongPrefill + 6);
   Decode({3, 2}, {0, 0});
 }
 

@@ -10,8 +10,6 @@
 namespace hgrn2::cuda {
 namespace {
 
-constexpr int kPrefetch = 8;  // 16-byte state loads in flight per thread
-
 struct KernelParams {
   DecodeStepParams p;
   int32_t tiles;  // V tiles per head
@@ -25,14 +23,16 @@ struct StepShape {
   static constexpr int kThreads = kLanes == 16 ? 256 : 128;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRowsPerPass = kThreads / kLanes;
-  static constexpr int kFoldPasses = 16 / kVec;  // bounds the registers of the fold
-  static_assert(kLanes <= 32 && 32 % kLanes == 0 && kPrefetch % kFoldPasses == 0);
+  static constexpr int kFoldPasses = kVec == 4 ? 4 : 32 / kVec;  // rows folded together
+  static constexpr int kBlocksPerSm = 1024 / kThreads;
+  static_assert(kLanes <= 32 && 32 % kLanes == 0);
 };
 
 // Views into dynamic shared memory. `length` is N, the ring's.
 template <typename S, typename A, int kLanes>
 struct StepShared {
   using Shape = StepShape<S, kLanes>;
+  S* state;       // [K][columns], as it came
   A* ring;        // [N][2 (f, i)][K], oldest first; the last entry in use is the current token's i
   float* keys;    // [N][K] decayed to now
   float* q;       // [K]
@@ -42,11 +42,13 @@ struct StepShared {
   float* o;       // [warps][columns]
 
   static __host__ __device__ size_t Bytes(int length, int K) {
-    return static_cast<size_t>(length) * K * (2 * sizeof(A) + sizeof(float)) +
+    return sizeof(S) * K * Shape::kColumns +
+           static_cast<size_t>(length) * K * (2 * sizeof(A) + sizeof(float)) +
            sizeof(float) * (3 * K + kMaxReplay + Shape::kWarps * Shape::kColumns);
   }
   __device__ StepShared(char* base, int length, int K) {
-    ring = reinterpret_cast<A*>(base);
+    state = reinterpret_cast<S*>(base);
+    ring = reinterpret_cast<A*>(state + K * Shape::kColumns);
     keys = reinterpret_cast<float*>(ring + static_cast<size_t>(length) * 2 * K);
     q = keys + length * K;
     weight = q + K;
@@ -54,14 +56,23 @@ struct StepShared {
     score = decay + K;
     o = score + kMaxReplay;
   }
+  // This thread's 16 bytes of row k: it copied them itself, so no barrier is needed. Zeros past K.
+  __device__ __forceinline__ uint4* OwnAt(int k) const {
+    return reinterpret_cast<uint4*>(state + k * Shape::kColumns + threadIdx.x % kLanes * Shape::kVec);
+  }
+  __device__ __forceinline__ uint4 Own(int k, int K) const { return k < K ? *OwnAt(k) : uint4{}; }
 };
 
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
   const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
-__device__ __forceinline__ void CopyAsyncWaitAll() {
-  asm volatile("cp.async.wait_all;" ::: "memory");
+__device__ __forceinline__ void CopyAsyncCommit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
 // Where a sequence stands in its ring.
@@ -79,31 +90,64 @@ __device__ __forceinline__ RingCursor CursorOf(const ReplayRing& ring, int slot,
   return {age < x ? age : x, x, x == ring.length - 1};
 }
 
-// Decays the ring's keys to now, newest to oldest, by running products of gates: no division, so a
-// gate of zero is no special case. Thread k owns channel k.
+// This sequence's token, fetched ahead of its use. Thread k owns channel k (and k + kThreads).
 template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void DecayKeys(const DecodeStepParams& p, int row, int slot, int head,
-                                          int n, const StepShared<S, A, kLanes>& shared) {
+struct Token {
+  static constexpr int kChannels = 256 / StepShape<S, kLanes>::kThreads;
+  A q[kChannels], f[kChannels], i[kChannels];
+  float bound[kChannels], scale[kChannels];
+
+  // What does not depend on the kernel in front.
+  __device__ __forceinline__ void FetchEarly(const DecodeStepParams& p, int slot, int head,
+                                             bool reset) {
+    const int K = p.head_dim;
+#pragma unroll
+    for (int j = 0; j < kChannels; ++j) {
+      const int k = threadIdx.x + j * StepShape<S, kLanes>::kThreads;
+      bound[j] = k < K ? p.lower_bound[head * K + k] : 0.0f;
+      scale[j] = 1.0f;
+      if (kIsFp8<S>)  // a reset slot's scales may be anything
+        scale[j] = k < K && !reset
+                       ? p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k]
+                       : 0.0f;
+    }
+  }
+  __device__ __forceinline__ void Fetch(const DecodeStepParams& p, int row, int head) {
+    const int K = p.head_dim, d = p.num_heads * K;
+    const A* qfi = static_cast<const A*>(p.qfi) + static_cast<int64_t>(row) * 3 * d + head * K;
+#pragma unroll
+    for (int j = 0; j < kChannels; ++j) {
+      const int k = threadIdx.x + j * StepShape<S, kLanes>::kThreads;
+      if (k < K) q[j] = qfi[k], f[j] = qfi[d + k], i[j] = qfi[2 * d + k];
+    }
+  }
+};
+
+// Decays the ring's keys to now, newest to oldest, by running products of gates: no division, so a
+// gate of zero is no special case. Appends the token to the ring (`append`: its place, or null).
+template <typename S, typename A, int kLanes>
+__device__ __forceinline__ void DecayKeys(const Token<S, A, kLanes>& token, int K, int n, A* append,
+                                          const StepShared<S, A, kLanes>& shared) {
   constexpr bool kExact = kIsFloat<A>;
-  const int K = p.head_dim, d = p.num_heads * K;
-  const A* qfi = static_cast<const A*>(p.qfi) + static_cast<int64_t>(row) * 3 * d + head * K;
-  for (int k = threadIdx.x; k < K; k += StepShape<S, kLanes>::kThreads) {
-    const float bound = p.lower_bound[head * K + k];
-    const float scale =
-        kIsFp8<S> ? p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k] : 1.0f;
-    const float q = SwishGate<kExact>(ToFloat(qfi[k]));
-    const Gate now = ForgetGate<kExact>(ToFloat(qfi[d + k]), bound);
-    shared.ring[(2 * n + 1) * K + k] = qfi[2 * d + k];
+#pragma unroll
+  for (int j = 0; j < Token<S, A, kLanes>::kChannels; ++j) {
+    const int k = threadIdx.x + j * StepShape<S, kLanes>::kThreads;
+    if (k >= K) break;
+    const float q = SwishGate<kExact>(ToFloat(token.q[j]));
+    const Gate now = ForgetGate<kExact>(ToFloat(token.f[j]), token.bound[j]);
+    shared.ring[(2 * n + 1) * K + k] = token.i[j];
     shared.keys[n * K + k] = now.k;
+    if (append != nullptr) append[k] = token.f[j], append[K + k] = token.i[j];
     float decay = now.g;
+#pragma unroll 4
     for (int s = n - 1; s >= 0; --s) {
-      const Gate past = ForgetGate<kExact>(ToFloat(shared.ring[2 * s * K + k]), bound);
+      const Gate past = ForgetGate<kExact>(ToFloat(shared.ring[2 * s * K + k]), token.bound[j]);
       shared.keys[s * K + k] = past.k * decay;
       decay *= past.g;
     }
     shared.q[k] = q;
-    shared.weight[k] = q * decay * scale;
-    shared.decay[k] = decay * scale;
+    shared.weight[k] = q * decay * token.scale[j];
+    shared.decay[k] = decay * token.scale[j];
   }
 }
 
@@ -119,32 +163,49 @@ __device__ __forceinline__ void ScoreKeys(int n, int K, const StepShared<S, A, k
   }
 }
 
-// S = diag(decay) S_0 + sum_s keys[s] (x) i[s] for kFoldPasses of this thread's rows, written back.
-template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void FoldRows(const uint4* raw, int first_row, int column, bool active,
-                                         int n, int K, S* state, float* scales,
-                                         const StepShared<S, A, kLanes>& shared) {
+template <typename A, int kVec>
+__device__ __forceinline__ void LoadInputs(const A* from, float (&x)[kVec]) {
+  constexpr int kPerLoad = 16 / sizeof(A);
+  static_assert(kVec * sizeof(A) >= 8);
+  if constexpr (kVec * sizeof(A) == 8) {  // float32 state, bfloat16 inputs
+    const uint2 raw = *reinterpret_cast<const uint2*>(from);
+    x[0] = __uint_as_float(raw.x << 16), x[1] = __uint_as_float(raw.x & 0xffff0000u);
+    x[2] = __uint_as_float(raw.y << 16), x[3] = __uint_as_float(raw.y & 0xffff0000u);
+  } else {
+#pragma unroll
+    for (int c = 0; c < kVec; c += kPerLoad) {
+      float part[kPerLoad];
+      StateVec<A>::Unpack(*reinterpret_cast<const uint4*>(from + c), part);
+#pragma unroll
+      for (int i = 0; i < kPerLoad; ++i) x[c + i] = part[i];
+    }
+  }
+}
+
+// S = diag(decay) S_0 + sum_s keys[s] (x) i[s] for kPasses of this thread's rows, written back.
+template <typename S, typename A, int kLanes, int kPasses>
+__device__ __forceinline__ void FoldRows(int first_row, int column, bool active, int n, int K, S* state,
+                                         float* scales, const StepShared<S, A, kLanes>& shared) {
   using Shape = StepShape<S, kLanes>;
-  constexpr int kVec = Shape::kVec, kPasses = Shape::kFoldPasses;
+  constexpr int kVec = Shape::kVec;
   float sum[kPasses][kVec];
 #pragma unroll
   for (int r = 0; r < kPasses; ++r) {
     const int k = first_row + r * Shape::kRowsPerPass;
     const float decay = k < K ? shared.decay[k] : 0.0f;
-    StateVec<S>::Unpack(raw[r], sum[r]);
+    StateVec<S>::Unpack(shared.Own(k, K), sum[r]);
 #pragma unroll
     for (int c = 0; c < kVec; ++c) sum[r][c] *= decay;
   }
+  const int safe_column = active ? column : 0;
 #pragma unroll 1
   for (int s = 0; s <= n; ++s) {
     float input[kVec];
-#pragma unroll
-    for (int c = 0; c < kVec; ++c)
-      input[c] = active ? ToFloat(shared.ring[(2 * s + 1) * K + column + c]) : 0.0f;
+    LoadInputs<A, kVec>(&shared.ring[(2 * s + 1) * K + safe_column], input);
 #pragma unroll
     for (int r = 0; r < kPasses; ++r) {
       const int k = first_row + r * Shape::kRowsPerPass;
-      const float key = k < K ? shared.keys[s * K + k] : 0.0f;
+      const float key = shared.keys[s * K + (k < K ? k : 0)];
 #pragma unroll
       for (int c = 0; c < kVec; ++c) sum[r][c] = fmaf(key, input[c], sum[r][c]);
     }
@@ -155,7 +216,7 @@ __device__ __forceinline__ void FoldRows(const uint4* raw, int first_row, int co
     if constexpr (kIsFp8<S>) {  // a row never crosses blocks, so its scale is known here
       float largest = 0;
 #pragma unroll
-      for (int c = 0; c < kVec; ++c) largest = fmaxf(largest, fabsf(sum[r][c]));
+      for (int c = 0; c < kVec; ++c) largest = fmaxf(largest, active ? fabsf(sum[r][c]) : 0.0f);
 #pragma unroll
       for (int offset = kLanes / 2; offset > 0; offset /= 2)
         largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
@@ -183,6 +244,7 @@ __device__ __forceinline__ void WriteOutput(const DecodeStepParams& p, int row, 
 #pragma unroll
     for (int w = 0; w < Shape::kWarps; ++w) sum += shared.o[w * Shape::kColumns + c];
     if (v < K)
+#pragma unroll 4
       for (int s = 0; s <= n; ++s)
         sum = fmaf(shared.score[s], ToFloat(shared.ring[(2 * s + 1) * K + v]), sum);
     sum *= scale;
@@ -213,14 +275,34 @@ __device__ __forceinline__ void ZeroOutput(const DecodeStepParams& p, int row, i
   }
 }
 
+// Starts the copies of the ring's n tokens and of the state tile (two groups, in this order: the
+// gates of the ring are worked on while the state arrives).
 template <typename S, typename A, int kLanes>
-__global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
-                                  StepShape<S, kLanes>::kThreads == 256 ? 3 : 6)
+__device__ __forceinline__ void FetchTile(const A* ring, int n, const S* state, int column, bool active,
+                                          bool reset, int K, const StepShared<S, A, kLanes>& shared) {
+  using Shape = StepShape<S, kLanes>;
+  const int bytes = n * 2 * K * static_cast<int>(sizeof(A));
+  for (int at = threadIdx.x * 16; at < bytes; at += Shape::kThreads * 16)
+    CopyAsync16(reinterpret_cast<char*>(shared.ring) + at, reinterpret_cast<const char*>(ring) + at);
+  CopyAsyncCommit();
+#pragma unroll 8
+  for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass) {
+    if (active && !reset)
+      CopyAsync16(shared.OwnAt(k), state + static_cast<int64_t>(k) * K + column);
+    else
+      *shared.OwnAt(k) = uint4{0, 0, 0, 0};
+  }
+  CopyAsyncCommit();
+}
+
+// kReplay: false means that every step writes the state and there is no ring.
+template <typename S, typename A, int kLanes, bool kReplay>
+__global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, kLanes>::kBlocksPerSm)
     DecodeStepKernel(const __grid_constant__ KernelParams params) {
   using Shape = StepShape<S, kLanes>;
   extern __shared__ __align__(16) char shared_bytes[];
   const DecodeStepParams& p = params.p;
-  const int K = p.head_dim, N = p.ring.length <= 1 ? 1 : p.ring.length;
+  const int K = p.head_dim, N = kReplay ? p.ring.length : 1;
   const int b = blockIdx.y, head = blockIdx.x / params.tiles;
   const int column0 = (blockIdx.x % params.tiles) * Shape::kColumns;
   const StepShared<S, A, kLanes> shared(shared_bytes, N, K);
@@ -233,67 +315,45 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
     return;
   }
   const bool reset = p.reset != nullptr && p.reset[b] != 0;
-  const RingCursor cursor = CursorOf(p.ring, slot, reset);
-  const int n = cursor.n;
-
+  const RingCursor cursor = kReplay ? CursorOf(p.ring, slot, reset) : RingCursor{0, 0, true};
+  const int n = kReplay ? cursor.n : 0;
   const int64_t slot_head = static_cast<int64_t>(slot) * p.num_heads + head;
   A* ring = static_cast<A*>(p.ring.entries) + slot_head * N * 2 * K;
-  if (n > 0) {
-    const char* from = reinterpret_cast<const char*>(ring + (cursor.x - n) * 2 * K);
-    const int bytes = n * 2 * K * static_cast<int>(sizeof(A));
-    for (int at = threadIdx.x * 16; at < bytes; at += Shape::kThreads * 16)
-      CopyAsync16(reinterpret_cast<char*>(shared.ring) + at, from + at);
-  }
-
   S* state = static_cast<S*>(p.state.state) + slot_head * K * K;
+  float* scales = kIsFp8<S> ? p.state.scales + slot_head * K : nullptr;
   const int column = column0 + (threadIdx.x % kLanes) * Shape::kVec;
-  const int thread_row = threadIdx.x / kLanes;
   const bool active = column < K;
-  uint4 raw[kPrefetch];
-  const auto load = [&](int row0) {
-#pragma unroll
-    for (int r = 0; r < kPrefetch; ++r) {
-      const int k = row0 + r * Shape::kRowsPerPass;
-      raw[r] = uint4{0, 0, 0, 0};
-      if (active && k < K && !reset)
-        raw[r] = __ldcs(reinterpret_cast<const uint4*>(state + static_cast<int64_t>(k) * K + column));
-    }
-  };
-  load(thread_row);
+  FetchTile<S, A, kLanes>(ring + (cursor.x - n) * 2 * K, n, state, column, active, reset, K, shared);
+  Token<S, A, kLanes> token;
+  token.FetchEarly(p, slot, head, reset);
 
   GridDependencyWait();
   GridDependencyLaunch();
-  CopyAsyncWaitAll();
-  __syncthreads();
-  DecayKeys<S, A, kLanes>(p, row, slot, head, n, shared);
+  token.Fetch(p, row, head);
+  if (kReplay) {
+    CopyAsyncWait<1>();
+    __syncthreads();
+  }
+  DecayKeys<S, A, kLanes>(token, K, n,
+                          cursor.fold || column0 > 0 ? nullptr : ring + cursor.x * 2 * K, shared);
   __syncthreads();
   ScoreKeys<S, A, kLanes>(n, K, shared);
-  if (!cursor.fold && column0 == 0) {
-    const A* qfi = static_cast<const A*>(p.qfi) + static_cast<int64_t>(row) * 3 * p.num_heads * K;
-    for (int k = threadIdx.x; k < 2 * K; k += Shape::kThreads)
-      ring[cursor.x * 2 * K + k] =
-          qfi[(k < K ? 1 : 2) * p.num_heads * K + head * K + (k < K ? k : k - K)];
-  }
+  CopyAsyncWait<0>();
 
-  float* scales = kIsFp8<S> ? p.state.scales + slot_head * K : nullptr;
+  const int thread_row = threadIdx.x / kLanes;
   float o[Shape::kVec] = {};
-  for (int row0 = thread_row; row0 - thread_row < K; row0 += kPrefetch * Shape::kRowsPerPass) {
-    if (row0 != thread_row) load(row0);
+#pragma unroll 4
+  for (int k = thread_row; k < K; k += Shape::kRowsPerPass) {
+    const float weight = shared.weight[k];
+    float x[Shape::kVec];
+    StateVec<S>::Unpack(*shared.OwnAt(k), x);
 #pragma unroll
-    for (int r = 0; r < kPrefetch; ++r) {
-      const int k = row0 + r * Shape::kRowsPerPass;
-      const float weight = k < K ? shared.weight[k] : 0.0f;
-      float x[Shape::kVec];
-      StateVec<S>::Unpack(raw[r], x);
-#pragma unroll
-      for (int c = 0; c < Shape::kVec; ++c) o[c] = fmaf(weight, x[c], o[c]);
-    }
-    if (cursor.fold) {
-#pragma unroll
-      for (int r = 0; r < kPrefetch; r += Shape::kFoldPasses)
-        FoldRows<S, A, kLanes>(raw + r, row0 + r * Shape::kRowsPerPass, column, active, n, K, state,
-                               scales, shared);
-    }
+    for (int c = 0; c < Shape::kVec; ++c) o[c] = fmaf(weight, x[c], o[c]);
+  }
+  if (!kReplay || cursor.fold) {
+    constexpr int kPasses = kReplay ? Shape::kFoldPasses : Shape::kFoldPasses / 2;
+    for (int row0 = thread_row; row0 - thread_row < K; row0 += kPasses * Shape::kRowsPerPass)
+      FoldRows<S, A, kLanes, kPasses>(row0, column, active, n, K, state, scales, shared);
   }
 
 #pragma unroll
@@ -311,19 +371,24 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
   WriteOutput<S, A, kLanes>(p, row, head, column0, n, shared);
 }
 
-template <typename S, typename A, int kLanes>
-cudaError_t LaunchShape(const DecodeStepParams& p, cudaStream_t stream) {
+template <typename S, typename A, int kLanes, bool kReplay>
+cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   using Shape = StepShape<S, kLanes>;
   const KernelParams params = {p, static_cast<int32_t>(CeilDiv(p.head_dim, Shape::kColumns))};
-  const auto kernel = DecodeStepKernel<S, A, kLanes>;
-  const int length = p.ring.length <= 1 ? 1 : p.ring.length;
-  const size_t bytes = StepShared<S, A, kLanes>::Bytes(length, p.head_dim);
+  const auto kernel = DecodeStepKernel<S, A, kLanes, kReplay>;
+  const size_t bytes = StepShared<S, A, kLanes>::Bytes(kReplay ? p.ring.length : 1, p.head_dim);
   if (bytes > 48 * 1024) {
     HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
   }
   return Launch(kernel, dim3(p.num_heads * params.tiles, p.batch), dim3(Shape::kThreads), bytes,
                 stream, p.programmatic, params);
+}
+
+template <typename S, typename A, int kLanes>
+cudaError_t LaunchShape(const DecodeStepParams& p, cudaStream_t stream) {
+  return p.ring.length > 1 ? LaunchKernel<S, A, kLanes, true>(p, stream)
+                           : LaunchKernel<S, A, kLanes, false>(p, stream);
 }
 
 // The tile is a function of head dim and dtype alone: results do not depend on the batch.

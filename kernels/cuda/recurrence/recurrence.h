@@ -135,7 +135,10 @@ struct PrefillItem {
   int32_t workspace = -1;      // index of this item's final state in the workspace, -1: not needed
   int32_t index = 0;           // of the item in its sequence
 };
-inline constexpr int32_t kPrefillSegment = 1024;  // tokens of an item of a long sequence
+// Sequences longer than kLongPrefill are cut into items of a multiple of 64 tokens in this range.
+inline constexpr int32_t kLongPrefill = 1024;
+inline constexpr int32_t kMinPrefillSegment = 256;
+inline constexpr int32_t kMaxPrefillSegment = 1024;
 
 struct PrefillPlan {
   std::vector<PrefillItem> items;  // items of a sequence are consecutive

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kTokensPerBlock = 64;  // prefill
-static_assert(kTokensPerBlock >= kMaxConvSize && kPrefillSegment % kTokensPerBlock == 0);
+static_assert(kTokensPerBlock >= kMaxConvSize && kTokensPerBlock <= 64);  // items: multiples of 64
 
 template <typename A>
 __device__ __forceinline__ float2 LoadPair(const A* at);
@@ -135,6 +135,7 @@ __global__ void __launch_bounds__(kThreads) PrefillKernel(
       // Tiles and items begin at multiples of kTokensPerBlock >= taps within their sequence.
       for (int t = begin - window.taps + 1; t < begin; ++t) window.Push(LoadPair(x + t * stride));
     }
+#pragma unroll 8
     for (int t = begin; t < end; ++t) {
       window.Push(LoadPair(x + t * stride));
       StorePair(y + t * stride, window.Dot());

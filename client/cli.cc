@@ -17,6 +17,8 @@ std::unique_ptr<CLI::App> MakeApp(Action* action) {
   AddDetokenizeCommand(app.get(), action);
   AddInfoCommand(app.get(), action);
   AddHealthCommand(app.get(), action);
+  AddLoadCommand(app.get(), action);
+  AddReportCommand(app.get(), action);
   return app;
 }
 

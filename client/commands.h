@@ -17,5 +17,7 @@ void AddTokenizeCommand(CLI::App* app, Action* action);
 void AddDetokenizeCommand(CLI::App* app, Action* action);
 void AddInfoCommand(CLI::App* app, Action* action);
 void AddHealthCommand(CLI::App* app, Action* action);
+void AddLoadCommand(CLI::App* app, Action* action);
+void AddReportCommand(CLI::App* app, Action* action);
 
 }  // namespace hgrn2::client

@@ -1,7 +1,7 @@
 // Time of one persistent decode step on dummy weights, next to its byte floor.
 //
 //   decode_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32] [--replay 16]
-//                [--inflight 0,4] [--trace] [--steps 60]
+//                [--inflight 0,48] [--trace] [--steps 60]
 //   decode_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid barrier
 //
 // Steps run back to back from a CUDA graph of 10, so that launch overhead is what a serving loop
@@ -177,11 +177,11 @@ void Run(const Options& o) {
     runner.SetBatch(tokens, slots);
     for (const int inflight : o.inflight) {
       persistent::DecodeParams p = runner.params();
-      p.max_inflight = inflight;
+      p.inflight_kib = inflight;
       p.programmatic = o.programmatic;
       const double ms = MedianStepMs(runner, p, o.replays);
       const double bytes = StepBytes(p, batch);
-      std::printf("%s %s state %s N %d batch %2d inflight %2d: %.4f ms  %.3f GB  %.0f GB/s  floor@3.0TB/s "
+      std::printf("%s %s state %s N %d batch %2d inflight %2d KiB: %.4f ms  %.3f GB  %.0f GB/s  floor@3.0TB/s "
                   "%.3f ms (%.1f %%)  %.0f tok/s\n",
                   o.model.c_str(), o.fp8 ? "fp8" : "bf16", Name(o.state), o.replay, batch, inflight, ms,
                   bytes * 1e-9, bytes * 1e-6 / ms, bytes / 3.0e9, bytes / 3.0e9 / ms * 100,

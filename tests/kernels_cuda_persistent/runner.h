@@ -12,7 +12,7 @@ struct RunnerOptions {
   int slots = 32;
   DType state_dtype = DType::kF16;
   int ring_length = 16;
-  int max_inflight = 0;
+  int inflight_kib = 0;
 };
 
 class Runner {
@@ -47,7 +47,7 @@ class Runner {
     p.ring_length = options.ring_length;
     p.age = static_cast<int32_t*>(Allocate(sizeof(int32_t) * options.slots, 0));
     p.advance_ages = true;
-    p.max_inflight = options.max_inflight;
+    p.inflight_kib = options.inflight_kib;
     MakeLayers();
     tokens_ = static_cast<int32_t*>(Allocate(4 * persistent::kMaxBatch, 0));
     slots_ = static_cast<int32_t*>(Allocate(4 * persistent::kMaxBatch, 0));

@@ -56,6 +56,13 @@ __device__ __forceinline__ void BulkLoad(uint32_t shared, const void* global, ui
 #endif
 }
 
+// Asks for bytes to be in L2 soon. REQUIRES: multiples of 16.
+__device__ __forceinline__ void PrefetchL2(const void* global, uint32_t bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
+#endif
+}
+
 // Barrier over the consumer threads of one block. The producer warp never takes part.
 template <int kCount>
 __device__ __forceinline__ void NamedSync() {
@@ -69,10 +76,7 @@ template <int kCount>
 __device__ __forceinline__ void GridArrive(uint32_t* counter) {
   NamedSync<kCount>();
   if (threadIdx.x == 0) {
-    asm volatile(
-        "fence.acq_rel.gpu;\n"
-        "red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter)
-        : "memory");
+    asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(counter) : "memory");
   }
 }
 template <int kCount>

@@ -11,10 +11,13 @@
 
 namespace hgrn2::cuda::persistent {
 
-constexpr int kStageBytes = 16 * 1024;
+// A stage of the weights' ring: 4 k-steps of all warps.
+template <bool kFp8>
+constexpr int kStageBytes = 4 * SlotBytes(kFp8);
+constexpr int kDefaultInflightKib = 48;
 // Partial sums of products between warps, and scratch of the recurrence.
 constexpr int kScratchBytes = 32 * 1024;
-constexpr int kMaxStages = 16;
+constexpr int kMaxStages = 28;
 constexpr int kMaxLayers = 128;
 // FP8 weights are unpacked into bfloat16 as 2^-120 of their value (their exponent bias is kept), so
 // their activations carry 2^60 and the sums another 2^60: both exact.
@@ -72,12 +75,19 @@ struct RingState {
   }
 };
 
+// A sequence of the batch, read once a step.
+struct Sequence {
+  int slot;
+  int age;  // < 0: the state counts as zero (reset)
+};
+
 struct Context {
   const DecodeParams& p;
   Workspace ws;
   RingState ring;
   float* scratch;               // kScratchBytes
   float* row_scale;             // [kMaxBatch] 1 / rms of the product's input
+  Sequence* sequences;          // [kMaxBatch]
   const LayerPointers* layers;  // in shared memory
   const TileRange* ranges;      // this block's, in shared memory
   uint32_t target = 0;          // of the grid barrier

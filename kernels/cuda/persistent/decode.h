@@ -61,8 +61,10 @@ struct DecodeParams {
   float* logits = nullptr;          // [batch][vocab]
   bool programmatic = false;        // launch as a programmatic dependent: weights are fetched before
                                     // the kernel ahead in the stream has ended
-  // Copies of weights under way per block, in stages of 16 KiB; 0: as many as the ring holds.
-  int32_t max_inflight = 0;
+  // Bytes of weights under way per block, in KiB; 0: the default. What is under way queues up in the
+  // memory system in front of the activations and barriers that other blocks wait for, so it should
+  // be no more than it takes to keep the memory busy.
+  int32_t inflight_kib = 0;
   // For measurements: [blocks][trace_capacity] multiprocessor clocks, two per grid barrier (arrival,
   // departure). Null: none.
   int64_t* trace = nullptr;

@@ -30,10 +30,10 @@ constexpr int kMaxBatch = 32;
 enum Product : int { kQfi = 0, kOut = 1, kGateUp = 2, kDown = 3, kHead = 4 };
 constexpr int kProductsPerLayer = 4;
 
-// k-steps of 16 columns per warp, always even (a lane loads two k-steps of activations at once).
-// Columns past K are packed as zeros.
+// k-steps of 16 columns per warp, a multiple of 4: what a stage of the ring holds. Columns past K are
+// packed as zeros (none for d = 2048 and 2560, m = 5632; 3.7 % for m = 6912).
 HGRN2_HOST_DEVICE constexpr int KStepsPerWarp(int64_t k) {
-  return 2 * static_cast<int>((k + 16 * 2 * kConsumerWarps - 1) / (16 * 2 * kConsumerWarps));
+  return 4 * static_cast<int>((k + 16 * 4 * kConsumerWarps - 1) / (16 * 4 * kConsumerWarps));
 }
 // Bytes of a slot: 8 warps x 16 x 16 weights.
 HGRN2_HOST_DEVICE constexpr int SlotBytes(bool fp8) { return kConsumerWarps * 256 * (fp8 ? 1 : 2); }

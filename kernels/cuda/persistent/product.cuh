@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/cuda/persistent/context.cuh"
+#include "kernels/cuda/persistent/epilogue.cuh"
 
 namespace hgrn2::cuda::persistent {
 
@@ -22,32 +23,35 @@ struct Tiling {
 };
 
 // Order in which weights are consumed, and so fetched, for one product: groups of row tiles; in a
-// group, chunks of K; in a chunk, tiles; in a tile, stages. fn(tile, first k-step, k-steps).
+// group, chunks of K; in a chunk, tiles; in a tile, stages. fn(tile, first k-step).
 template <typename T, int kStageSteps, typename Fn>
 __device__ __forceinline__ void ForEachStage(int tiles, int kpw, Fn&& fn) {
   for (int g0 = 0; g0 < tiles; g0 += T::kGroup) {
     for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
       const int steps = min(T::kChunk, kpw - c0);
       for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) {
-        for (int s0 = 0; s0 < steps; s0 += kStageSteps) fn(i, c0 + s0, min(kStageSteps, steps - s0));
+        for (int s0 = 0; s0 < steps; s0 += kStageSteps) fn(i, c0 + s0);
       }
     }
   }
 }
 
-template <bool kFp8>
-constexpr int kStageSteps = kStageBytes / SlotBytes(kFp8);
+// k-steps per stage of weights of type kFp8 in the kernel for layers of type kFp8Layers: 4, but 2 for
+// the bfloat16 head of an FP8 model.
+template <bool kFp8Layers, bool kFp8>
+constexpr int kStageSteps = kStageBytes<kFp8Layers> / SlotBytes(kFp8);
 
-// One thread: fetches the weights of every product of the step, at most `max_inflight` stages ahead
+// One thread: fetches the weights of every product of the step, at most `inflight_kib` ahead
 // of what has landed (more would only queue up in front of other blocks' activations).
 template <typename T, bool kFp8>
 __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges, RingState ring) {
   const uint64_t policy = EvictFirstPolicy();
   RingState landed = ring;
   int under_way = 0;
-  const int limit = p.max_inflight > 0 ? min(p.max_inflight, ring.stages) : ring.stages;
+  const int kib = p.inflight_kib > 0 ? p.inflight_kib : kDefaultInflightKib;
+  const int limit = min(max(kib * 1024 / kStageBytes<kFp8>, 1), ring.stages);
   const int phases = p.shape.NumPhases();
-  auto fetch = [&](const uint8_t* source, uint32_t bytes) {
+  auto fetch = [&](const uint8_t* source) {
     MbarrierWait(ring.empty + ring.stage * 8, ring.parity ^ 1);
     if (under_way == limit) {
       MbarrierWait(landed.full + landed.stage * 8, landed.parity);
@@ -55,8 +59,8 @@ __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* 
       --under_way;
     }
     const uint32_t full = ring.full + ring.stage * 8;
-    MbarrierExpect(full, bytes);
-    BulkLoad(ring.data + ring.stage * kStageBytes, source, bytes, full, policy);
+    MbarrierExpect(full, kStageBytes<kFp8>);
+    BulkLoad(ring.data + ring.stage * kStageBytes<kFp8>, source, kStageBytes<kFp8>, full, policy);
     ring.Advance();
     ++under_way;
   };
@@ -69,20 +73,20 @@ __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* 
                           p.shape.Offset(phase / kProductsPerLayer, product) +
                           range.first * s.TileBytes();
     const int slot_bytes = SlotBytes(s.fp8);
-    auto stage = [&](int tile, int step, int steps) {
-      fetch(base + tile * s.TileBytes() + int64_t{step} * slot_bytes, steps * slot_bytes);
+    auto stage = [&](int tile, int step) {
+      fetch(base + tile * s.TileBytes() + int64_t{step} * slot_bytes);
     };
     if (s.fp8) {
-      ForEachStage<T, kStageSteps<true>>(range.count, s.kpw, stage);
+      ForEachStage<T, kStageSteps<kFp8, true>>(range.count, s.kpw, stage);
     } else {
-      ForEachStage<T, kStageSteps<false>>(range.count, s.kpw, stage);
+      ForEachStage<T, kStageSteps<kFp8, false>>(range.count, s.kpw, stage);
     }
   }
 }
 
 __device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                     uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -110,20 +114,21 @@ __device__ __forceinline__ uint32_t LowFp8ToBf16(uint32_t w) {
 // The activations of k-steps [c0, c0 + kChunk) of this warp's slice as B operands. Lane (g, t) has
 // token g of each n-tile. x: [batch][k].
 template <typename T>
-__device__ __forceinline__ void LoadActivations(const __nv_bfloat16* x, int64_t k, int kpw, int c0,
+__device__ __forceinline__ void LoadActivations(const __nv_bfloat16* x, int k, int kpw, int c0,
                                                 int batch, uint32_t (&b)[T::kChunk][T::kNTiles][2]) {
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int column = (warp * kpw + c0) * 16 + t * 8;
+  // k-steps that exist; k is a multiple of 64, so the 8 columns of a pair are all inside or all not.
+  const int steps = min(kpw - c0, (k - column + 15) / 16);
 #pragma unroll
-  for (int j = 0; j < T::kChunk; j += 2) {
-    const int64_t column = (int64_t{warp} * kpw + c0 + j) * 16 + t * 8;
-    const bool inside = c0 + j < kpw && column < k;
+  for (int n = 0; n < T::kNTiles; ++n) {
+    const int token = n * 8 + g;
+    const uint4* row = reinterpret_cast<const uint4*>(x + (token * k + column));
+    const int valid = token < batch ? steps : 0;
 #pragma unroll
-    for (int n = 0; n < T::kNTiles; ++n) {
-      const int token = n * 8 + g;
+    for (int j = 0; j < T::kChunk; j += 2) {
       uint4 v = make_uint4(0, 0, 0, 0);
-      if (inside && token < batch) {
-        v = __ldcg(reinterpret_cast<const uint4*>(x + token * k + column));
-      }
+      if (j < valid) v = __ldcg(row + j * 2);
       b[j][n][0] = v.x;
       b[j][n][1] = v.y;
       b[j + 1][n][0] = v.z;
@@ -138,95 +143,140 @@ __device__ __forceinline__ float2* Partial(float* scratch, int tile, int h, int 
   return reinterpret_cast<float2*>(scratch) + ((tile * 2 + h) * kConsumerWarps + warp) * 32;
 }
 
-// Multiplies one chunk of K of one tile and adds to `acc`.
-template <typename T, bool kFp8>
+// Multiplies one chunk of K of one tile and adds to `acc`. The sums of a stage start from zero in two
+// chains and are added to `acc` after: independent stages overlap, and the order of additions does
+// not depend on kChunk.
+template <typename T, bool kFp8Layers, bool kFp8>
 __device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
                                               const uint32_t (&b)[T::kChunk][T::kNTiles][2],
                                               float (&acc)[T::kNTiles][4]) {
-  constexpr int kSteps = kStageSteps<kFp8>;
+  constexpr int kSteps = kStageSteps<kFp8Layers, kFp8>;
   constexpr int kLoads = kFp8 ? kSteps / 2 : kSteps;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
   for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
     if (s0 >= steps) break;
     MbarrierWait(ring.full + ring.stage * 8, ring.parity);
-    const uint32_t at = ring.data + ring.stage * kStageBytes + warp * 512 + lane * 16;
+    const uint32_t at = ring.data + ring.stage * kStageBytes<kFp8Layers> + warp * 512 + lane * 16;
     uint4 a[kLoads];
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) a[i] = LoadShared16(at + i * (kConsumerWarps * 512));
     __syncwarp();
     if (lane == 0) MbarrierArrive(ring.empty + ring.stage * 8);
     ring.Advance();
+    float part[2][T::kNTiles][4] = {};
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      // Stages come in pairs of k-steps; the tail of a slice may be shorter than a stage.
-      if (s0 + i >= T::kChunk) break;
-      if (s0 + i < steps) {
 #pragma unroll
-        for (int n = 0; n < T::kNTiles; ++n) {
-          const uint32_t(&bb)[2] = b[s0 + i < T::kChunk ? s0 + i : 0][n];
-          if constexpr (kFp8) {
-            const uint4 v = a[i / 2];
-            const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
-            Mma(acc[n], HighFp8ToBf16(lo), HighFp8ToBf16(hi), LowFp8ToBf16(lo), LowFp8ToBf16(hi),
-                bb[0], bb[1]);
-          } else {
-            Mma(acc[n], a[i].x, a[i].y, a[i].z, a[i].w, bb[0], bb[1]);
-          }
+      for (int n = 0; n < T::kNTiles; ++n) {
+        const uint32_t(&bb)[2] = b[s0 + i][n];
+        if constexpr (kFp8) {
+          const uint4 v = a[i / 2];
+          const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
+          Mma(part[i % 2][n], HighFp8ToBf16(lo), HighFp8ToBf16(hi), LowFp8ToBf16(lo),
+              LowFp8ToBf16(hi), bb[0], bb[1]);
+        } else {
+          Mma(part[i % 2][n], a[i].x, a[i].y, a[i].z, a[i].w, bb[0], bb[1]);
         }
       }
     }
-  }
-}
-
-// 1 / rms of each token's product input from its sums of squares ([batch][d / 16]) to c.row_scale.
-// Visible after the next Sync.
-__device__ __forceinline__ void RowScales(Context& c, const float* squares, float eps) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const int groups = static_cast<int>(c.p.shape.d / 16);
-  for (int token = warp; token < c.p.batch; token += kConsumerWarps) {
-    float sum = 0;
-    for (int i = lane * 4; i < groups; i += 128) {
-      const float4 v = __ldcg(reinterpret_cast<const float4*>(squares + token * groups + i));
-      sum += (v.x + v.y) + (v.z + v.w);
+#pragma unroll
+    for (int n = 0; n < T::kNTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) acc[n][i] += part[0][n][i] + part[1][n][i];
     }
-    sum = WarpSum(sum);
-    if (lane == 0) c.row_scale[token] = rsqrtf(sum / static_cast<float>(c.p.shape.d) + eps);
   }
 }
 
-// A whole product for this block's tiles. Epilogue: struct with Prepare(tile, n, unit) -> Inputs,
-// which fetches what Finish needs, and Finish(tile, token, g, y of tile row g, y of row g + 8,
-// inputs), called by whole warps (lanes differ in g and token; token may be >= batch).
-template <typename T, bool kFp8, typename Epilogue>
-__device__ __forceinline__ void RunProduct(Context& c, TileRange range, int64_t k, int kpw,
-                                           const __nv_bfloat16* x, Epilogue& epilogue) {
+// 1 / rms of the tokens' product inputs from their sums of squares, [batch][groups]. In two halves:
+// the loads go out with those of the activations, the sums are formed after the multiplications.
+template <typename T>
+struct RowScales {
+  float4 first[T::kNTiles][2];
+
+  __device__ __forceinline__ void Load(const float* squares, int groups, int batch) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < T::kNTiles; ++n) {
+      const int token = n * 8 + warp;
+      const float4* row = reinterpret_cast<const float4*>(squares + token * groups);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const bool inside = token < batch && (i * 32 + lane) * 4 < groups;
+        first[n][i] = inside ? __ldcg(row + i * 32 + lane) : float4{0, 0, 0, 0};
+      }
+    }
+  }
+  // Visible to the block after its next Sync.
+  __device__ __forceinline__ void Store(const float* squares, int groups, int batch, float d,
+                                        float eps, float* out) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int n = 0; n < T::kNTiles; ++n) {
+      const int token = n * 8 + warp;
+      if (token >= batch) break;
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const float4 v = first[n][i];
+        sum += (v.x + v.y) + (v.z + v.w);
+      }
+#pragma unroll 1
+      for (int i = 256 + lane * 4; i < groups; i += 128) {
+        const float4 v = __ldcg(reinterpret_cast<const float4*>(squares + token * groups + i));
+        sum += (v.x + v.y) + (v.z + v.w);
+      }
+      sum = WarpSum(sum);
+      if (lane == 0) out[token] = rsqrtf(sum / d + eps);
+    }
+  }
+};
+
+// A whole product for this block's tiles. One body for all products, with its differences in data
+// (ProductArgs, epilogue.cuh): the code of a step must stay in the instruction cache.
+// `then` is called once, behind the loads of the first activations: for loads of what comes next.
+template <typename T, bool kFp8, typename Then>
+__device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, Then&& then) {
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
-  for (int g0 = 0; g0 < range.count; g0 += T::kGroup) {
-    const int tiles = min(T::kGroup, range.count - g0);
+  const int groups = static_cast<int>(c.p.shape.d) / 16, batch = c.p.batch;
+#pragma unroll 1
+  for (int g0 = 0; g0 == 0 || g0 < a.range.count; g0 += T::kGroup) {
+    const int tiles = min(T::kGroup, a.range.count - g0);
     const int units = tiles * T::kNTiles * 64;  // of (row g, row g + 8) x one token
-    auto tile_of = [&](int unit) { return range.first + g0 + unit / (64 * T::kNTiles); };
+    auto tile_of = [&](int unit) { return a.range.first + g0 + unit / (64 * T::kNTiles); };
     auto token_of = [&](int unit) {
       return unit / 64 % T::kNTiles * 8 + lane % 4 * 2 + unit / 32 % 2;
     };
-    typename Epilogue::Inputs inputs = {};
-    if (tid < units) inputs = epilogue.Prepare(tile_of(tid), token_of(tid), lane / 4);
-    for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
+    EpilogueInputs inputs;
+    if (tid < units) inputs = Prepare(c, a, tile_of(tid), token_of(tid), lane / 4);
+    RowScales<T> scales;
+    const bool scaled = g0 == 0 && a.squares != nullptr;
+#pragma unroll 1
+    for (int c0 = 0; c0 < a.kpw; c0 += T::kChunk) {
       uint32_t b[T::kChunk][T::kNTiles][2];
-      LoadActivations<T>(x, k, kpw, c0, c.p.batch, b);
-      if (c0 == 0 && g0 == 0) epilogue.RowScales(c);
-      if (c0 == 0 && g0 > 0) c.Sync();  // the last group's partial sums have been read
+      LoadActivations<T>(a.x, a.k, a.kpw, c0, batch, b);
+      if (c0 == 0) {
+        if (g0 == 0) then();
+        if (scaled) scales.Load(a.squares, groups, batch);
+        if (g0 > 0) c.Sync();  // the last group's partial sums have been read
+      }
+      const int steps = min(T::kChunk, a.kpw - c0);
+#pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
         float acc[T::kNTiles][4] = {};
+        if (c0 > 0) {
 #pragma unroll
-        for (int n = 0; n < T::kNTiles; ++n) {
-          if (c0 > 0) {
+          for (int n = 0; n < T::kNTiles; ++n) {
             const float2 lo = Partial(c.scratch, i * T::kNTiles + n, 0, warp)[lane];
             const float2 hi = Partial(c.scratch, i * T::kNTiles + n, 1, warp)[lane];
             acc[n][0] = lo.x, acc[n][2] = lo.y, acc[n][1] = hi.x, acc[n][3] = hi.y;
           }
         }
-        MultiplyChunk<T, kFp8>(c.ring, min(T::kChunk, kpw - c0), b, acc);
+        if (kFp8 && a.product != kHead) {
+          MultiplyChunk<T, kFp8, true>(c.ring, steps, b, acc);
+        } else {
+          MultiplyChunk<T, kFp8, false>(c.ring, steps, b, acc);
+        }
 #pragma unroll
         for (int n = 0; n < T::kNTiles; ++n) {
           Partial(c.scratch, i * T::kNTiles + n, 0, warp)[lane] = {acc[n][0], acc[n][2]};
@@ -234,9 +284,13 @@ __device__ __forceinline__ void RunProduct(Context& c, TileRange range, int64_t 
         }
       }
     }
+    if (scaled) {
+      scales.Store(a.squares, groups, batch, static_cast<float>(c.p.shape.d), a.eps, c.row_scale);
+    }
     c.Sync();
+#pragma unroll 1
     for (int unit = tid; unit < units; unit += kConsumers) {
-      if (unit != tid) inputs = epilogue.Prepare(tile_of(unit), token_of(unit), lane / 4);
+      if (unit != tid) inputs = Prepare(c, a, tile_of(unit), token_of(unit), lane / 4);
       float2 y = {0, 0};
 #pragma unroll
       for (int w = 0; w < kConsumerWarps; ++w) {
@@ -244,7 +298,7 @@ __device__ __forceinline__ void RunProduct(Context& c, TileRange range, int64_t 
         y.x += part.x;
         y.y += part.y;
       }
-      epilogue.Finish(tile_of(unit), token_of(unit), lane / 4, y.x, y.y, inputs);
+      Finish(c, a, tile_of(unit), token_of(unit), lane / 4, y, inputs);
     }
   }
 }

@@ -33,52 +33,112 @@ struct RingPosition {
   bool fold = true;  // this step writes the state
 };
 
-__device__ __forceinline__ RingPosition PositionInRing(const DecodeParams& p, int slot, int phase,
-                                                       bool reset) {
+__device__ __forceinline__ RingPosition PositionInRing(int age, int phase, int length) {
   RingPosition r;
-  if (p.ring_length <= 1 || reset) return r;
-  const int age = p.age[slot];
-  r.index = (age + phase) % p.ring_length;
+  if (length <= 1 || age < 0) return r;
+  r.index = (age + phase) % length;
   r.count = min(age, r.index);
-  r.fold = r.index == p.ring_length - 1;
+  r.fold = r.index == length - 1;
   return r;
 }
 
-__device__ __forceinline__ float4 LoadState4(const void* base, int64_t at, DType type) {
-  if (type == DType::kF32) {
-    return __ldcg(reinterpret_cast<const float4*>(static_cast<const float*>(base) + at));
-  }
-  const uint2 v =
-      __ldcg(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(base) + at));
-  float2 a, b;
-  if (type == DType::kF16) {
-    a = __half22float2(*reinterpret_cast<const __half2*>(&v.x));
-    b = __half22float2(*reinterpret_cast<const __half2*>(&v.y));
-  } else {
-    a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v.x));
-    b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v.y));
-  }
-  return {a.x, a.y, b.x, b.y};
-}
+// Raw bytes of 4 columns of a row, and their meaning. Kept apart so that a thread's loads all go out
+// before the first is used.
+template <int kRows>
+struct RawState {
+  uint4 v[kRows];
 
-__device__ __forceinline__ void StoreState4(void* base, int64_t at, DType type, float4 s) {
+  __device__ __forceinline__ void Load(const void* base, int64_t at, int row_stride, DType type) {
+    if (type == DType::kF32) {
+      const float* p = static_cast<const float*>(base) + at;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) v[r] = __ldcg(reinterpret_cast<const uint4*>(p + r * row_stride));
+    } else {
+      const uint16_t* p = static_cast<const uint16_t*>(base) + at;
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const uint2 u = __ldcg(reinterpret_cast<const uint2*>(p + r * row_stride));
+        v[r].x = u.x;
+        v[r].y = u.y;
+      }
+    }
+  }
+  __device__ __forceinline__ void Convert(DType type, float4 (&s)[kRows]) const {
+    if (type == DType::kF32) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        s[r] = {__uint_as_float(v[r].x), __uint_as_float(v[r].y), __uint_as_float(v[r].z),
+                __uint_as_float(v[r].w)};
+      }
+    } else if (type == DType::kF16) {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&v[r].x));
+        const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&v[r].y));
+        s[r] = {a.x, a.y, b.x, b.y};
+      }
+    } else {
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r].x));
+        const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r].y));
+        s[r] = {a.x, a.y, b.x, b.y};
+      }
+    }
+  }
+};
+
+template <int kRows>
+__device__ __forceinline__ void StoreState(void* base, int64_t at, int row_stride, DType type,
+                                           const float4 (&s)[kRows]) {
   if (type == DType::kF32) {
-    *reinterpret_cast<float4*>(static_cast<float*>(base) + at) = s;
+    float* p = static_cast<float*>(base) + at;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) *reinterpret_cast<float4*>(p + r * row_stride) = s[r];
     return;
   }
-  uint2 v;
-  if (type == DType::kF16) {
-    *reinterpret_cast<__half2*>(&v.x) = __floats2half2_rn(s.x, s.y);
-    *reinterpret_cast<__half2*>(&v.y) = __floats2half2_rn(s.z, s.w);
-  } else {
-    *reinterpret_cast<__nv_bfloat162*>(&v.x) = __floats2bfloat162_rn(s.x, s.y);
-    *reinterpret_cast<__nv_bfloat162*>(&v.y) = __floats2bfloat162_rn(s.z, s.w);
+  uint16_t* p = static_cast<uint16_t*>(base) + at;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    uint2 v;
+    if (type == DType::kF16) {
+      *reinterpret_cast<__half2*>(&v.x) = __floats2half2_rn(s[r].x, s[r].y);
+      *reinterpret_cast<__half2*>(&v.y) = __floats2half2_rn(s[r].z, s[r].w);
+    } else {
+      *reinterpret_cast<__nv_bfloat162*>(&v.x) = __floats2bfloat162_rn(s[r].x, s[r].y);
+      *reinterpret_cast<__nv_bfloat162*>(&v.y) = __floats2bfloat162_rn(s[r].z, s[r].w);
+    }
+    *reinterpret_cast<uint2*>(p + r * row_stride) = v;
   }
-  *reinterpret_cast<uint2*>(static_cast<uint16_t*>(base) + at) = v;
 }
 
 __device__ __forceinline__ float LoadBf16(const __nv_bfloat16* p) {
   return __bfloat162float(__ushort_as_bfloat16(__ldcg(reinterpret_cast<const uint16_t*>(p))));
+}
+
+// Consecutive floats of shared memory, by the widest loads.
+template <int kCount>
+__device__ __forceinline__ void LoadRow(const float* p, float (&v)[kCount]) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      const float4 f = *reinterpret_cast<const float4*>(p + i);
+      v[i] = f.x, v[i + 1] = f.y, v[i + 2] = f.z, v[i + 3] = f.w;
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] = p[i];
+  }
+}
+
+__device__ __forceinline__ void AddScaled(float4& s, float w, float4 x) {
+  s.x = fmaf(w, x.x, s.x);
+  s.y = fmaf(w, x.y, s.y);
+  s.z = fmaf(w, x.z, s.z);
+  s.w = fmaf(w, x.w, s.w);
+}
+__device__ __forceinline__ void Add(float4& a, float4 b) {
+  a = {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
 
 // kDim = K = V; kRows rows per thread. kSlice follows: 8 warps x 32 lanes x kRows rows x 4 columns.
@@ -86,8 +146,10 @@ __device__ __forceinline__ float LoadBf16(const __nv_bfloat16* p) {
 // Sums over rows always have one shape, whatever kRows, so that a result does not depend on how many
 // sequences share the step: runs of kRun rows in order, then a binary tree over the runs of a warp's
 // kDim / 8 rows, then the warps in order.
-template <int kDim, int kRows>
+template <int kHeadDim, int kRowsPerThread>
 struct StateTiling {
+  static constexpr int kDim = kHeadDim;
+  static constexpr int kRows = kRowsPerThread;
   static constexpr int kSlice = kConsumers * kRows * 4 / kDim;
   static constexpr int kQuads = kSlice / 4;              // column quads
   static constexpr int kRowsPerWarp = kDim / kConsumerWarps;
@@ -97,44 +159,96 @@ struct StateTiling {
   static_assert(kRows % kRun == 0);
 };
 
-template <int kDim, int kRows>
+template <typename S>
 struct StateUnit {
-  using S = StateTiling<kDim, kRows>;
+  static constexpr int kDim = S::kDim;
+  static constexpr int kRows = S::kRows;
+  static constexpr int kSlices = kDim / S::kSlice;
+  // Tokens of the ring whose loads go out early; longer rings load the rest in Rebuild.
+  static constexpr int kEarly = 16;
+  static constexpr int kInputs = (kEarly * S::kQuads + kConsumers - 1) / kConsumers;
 
   Context& c;
-  const LayerPointers& layer;
+  const LayerPointers* layer = nullptr;
   StateScratch& scratch;
-  int sequence, head, column0, slot;
-  bool reset;
+  int sequence = 0, head = 0, column0 = 0, slot = -1;
+  bool reset = false;
   RingPosition ring;
   float4 state[kRows];
+  // In flight between Load and Rebuild.
+  RawState<kRows> raw;
+  uint16_t gates[kEarly];  // of channel threadIdx.x, newest first
+  uint2 inputs[kInputs];
 
-  __device__ __forceinline__ StateUnit(Context& context, const LayerPointers& l, int unit)
-      : c(context), layer(l), scratch(*reinterpret_cast<StateScratch*>(context.scratch)) {
-    constexpr int kSlices = kDim / S::kSlice;
-    sequence = unit / (kSlices * c.p.heads);
-    head = unit / kSlices % c.p.heads;
-    column0 = unit % kSlices * S::kSlice;
-    slot = __ldg(c.p.slots + sequence);
-    reset = c.p.reset != nullptr && c.p.reset[sequence] != 0;
-    if (slot >= 0) ring = PositionInRing(c.p, slot, layer.ring_phase, reset);
+  __device__ __forceinline__ explicit StateUnit(Context& context)
+      : c(context), scratch(*reinterpret_cast<StateScratch*>(context.scratch)) {}
+
+  __device__ __forceinline__ static int Units(const DecodeParams& p) {
+    return p.batch * p.heads * kSlices;
   }
 
-  __device__ int FirstRow() const {
+  __device__ __forceinline__ void Bind(const LayerPointers& l, int unit) {
+    layer = &l;
+    const int pair = unit / kSlices;
+    column0 = unit % kSlices * S::kSlice;
+    sequence = pair / c.p.heads;
+    head = pair % c.p.heads;
+    slot = c.sequences[sequence].slot;
+    const int age = c.sequences[sequence].age;
+    reset = age < 0;
+    ring = PositionInRing(age, layer->ring_phase, c.p.ring_length);
+  }
+
+  __device__ __forceinline__ int FirstRow() const {
     const int lane = threadIdx.x % 32;
     return threadIdx.x / 32 * S::kRowsPerWarp + lane / S::kQuads * kRows;
   }
-  __device__ int Column() const { return column0 + threadIdx.x % 32 % S::kQuads * 4; }
-  __device__ int64_t StateAt(int row) const {
-    return ((int64_t{slot} * c.p.heads + head) * kDim + row) * kDim + Column();
+  __device__ __forceinline__ int Quad() const { return threadIdx.x % 32 % S::kQuads; }
+  // Of row `row`, this thread's columns.
+  __device__ __forceinline__ int64_t StateAt(int row) const {
+    return ((int64_t{slot} * c.p.heads + head) * kDim + row) * kDim + column0 + Quad() * 4;
   }
-  __device__ __nv_bfloat16* Ring(int index, int which) const {
-    return static_cast<__nv_bfloat16*>(layer.ring_entries) +
-           (((int64_t{slot} * c.p.heads + head) * c.p.ring_length + index) * 2 + which) * kDim;
+  __device__ __forceinline__ __nv_bfloat16* Ring(int index) const {  // f; i is kDim further
+    return static_cast<__nv_bfloat16*>(layer->ring_entries) +
+           ((int64_t{slot} * c.p.heads + head) * c.p.ring_length + index) * 2 * kDim;
   }
-  __device__ float Gate(float f, int k) const {
-    const float lb = __ldg(layer.lower_bound + head * kDim + k);
-    return lb + (1.0f - lb) * Sigmoid(f);
+
+  // Brings what Rebuild will read into L2.
+  __device__ __forceinline__ void Prefetch() const {
+    if (slot < 0 || reset) return;
+    const int tid = threadIdx.x;
+    const int bytes = SizeOf(c.p.state_dtype);
+    const uint8_t* base = static_cast<const uint8_t*>(layer->state) +
+                          ((int64_t{slot} * c.p.heads + head) * kDim * kDim + column0) * bytes;
+    if (tid < kDim) PrefetchL2(base + int64_t{tid} * kDim * bytes, S::kSlice * bytes);
+    if (tid == kDim && ring.count > 0) {
+      PrefetchL2(Ring(ring.index - ring.count), ring.count * 4 * kDim);
+    }
+  }
+
+  // Fetches what Rebuild needs.
+  __device__ __forceinline__ void Load() {
+    if (slot < 0 || reset) return;
+    raw.Load(layer->state, StateAt(FirstRow()), kDim, c.p.state_dtype);
+    if (ring.count == 0) return;
+    const __nv_bfloat16* newest = Ring(ring.index - 1);
+#pragma unroll
+    for (int i = 0; i < kInputs; ++i) {
+      const int e = i * kConsumers + threadIdx.x, s = e / S::kQuads;
+      if (s < ring.count) inputs[i] = LoadInput(newest, s, e % S::kQuads);
+    }
+    if (threadIdx.x >= kDim) return;
+#pragma unroll
+    for (int j = 0; j < kEarly; ++j) {
+      if (j < ring.count) gates[j] = LoadGate(newest, j);
+    }
+  }
+  // Of the s-th newest token of the ring.
+  __device__ __forceinline__ uint2 LoadInput(const __nv_bfloat16* newest, int s, int quad) const {
+    return __ldcg(reinterpret_cast<const uint2*>(newest - (2 * s - 1) * kDim + column0 + quad * 4));
+  }
+  __device__ __forceinline__ uint16_t LoadGate(const __nv_bfloat16* newest, int s) const {
+    return __ldcg(reinterpret_cast<const uint16_t*>(newest - 2 * s * kDim + threadIdx.x));
   }
 
   // Everything that does not need the current token: `state` becomes S_{t-1}.
@@ -145,87 +259,85 @@ struct StateUnit {
       for (int r = 0; r < kRows; ++r) state[r] = {0, 0, 0, 0};
       return;
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      state[r] = LoadState4(layer.state, StateAt(FirstRow() + r), c.p.state_dtype);
-    }
+    if (ring.count > 0) PrepareReplay();
+    raw.Convert(c.p.state_dtype, state);
     if (ring.count == 0) return;
-    LoadRing();
     c.Sync();
     Replay();
   }
 
-  __device__ __forceinline__ void LoadRing() {
-    const int first = ring.index - ring.count;
-    for (int e = threadIdx.x; e < ring.count * S::kQuads; e += kConsumers) {
-      const int s = e / S::kQuads, quad = e % S::kQuads;
-      *reinterpret_cast<uint2*>(scratch.i + s * S::kSlice + quad * 4) =
-          __ldcg(reinterpret_cast<const uint2*>(Ring(first + s, 1) + column0 + quad * 4));
+  // The ring's inputs and, from its gates, the weights w_s and P_0 to scratch, newest token first.
+  __device__ __forceinline__ void PrepareReplay() {
+    const __nv_bfloat16* newest = Ring(ring.index - 1);
+#pragma unroll
+    for (int i = 0; i < kInputs; ++i) {
+      const int e = i * kConsumers + threadIdx.x;
+      if (e < min(ring.count, kEarly) * S::kQuads) reinterpret_cast<uint2*>(scratch.i)[e] = inputs[i];
+    }
+#pragma unroll 1
+    for (int e = kEarly * S::kQuads + threadIdx.x; e < ring.count * S::kQuads; e += kConsumers) {
+      reinterpret_cast<uint2*>(scratch.i)[e] = LoadInput(newest, e / S::kQuads, e % S::kQuads);
     }
     const int k = threadIdx.x;
     if (k >= kDim) return;
-    const float lb = __ldg(layer.lower_bound + head * kDim + k);
+    const float lb = __ldg(layer->lower_bound + head * kDim + k);
     float product = 1.0f;
-    // From the newest token back, 8 loads at a time in flight.
-    for (int end = ring.count; end > 0; end -= 8) {
-      float f[8];
+    auto add = [&](int s, uint16_t f) {
+      const float g = lb + (1.0f - lb) * Sigmoid(__bfloat162float(__ushort_as_bfloat16(f)));
+      scratch.weight[s * kDim + k] = product * (1.0f - g);
+      product *= g;
+    };
 #pragma unroll
-      for (int j = 0; j < 8; ++j) f[j] = end - 1 - j >= 0 ? LoadBf16(Ring(first + end - 1 - j, 0) + k) : 0;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (end - 1 - j >= 0) {
-          const float g = lb + (1.0f - lb) * Sigmoid(f[j]);
-          scratch.weight[(end - 1 - j) * kDim + k] = product * (1.0f - g);
-          product *= g;
-        }
-      }
+    for (int j = 0; j < kEarly; ++j) {
+      if (j < ring.count) add(j, gates[j]);
     }
+#pragma unroll 1
+    for (int j = kEarly; j < ring.count; ++j) add(j, LoadGate(newest, j));
     scratch.p0[k] = product;
   }
 
+  __device__ __forceinline__ float4 Input(const void* packed_bf16) const {
+    const uint2 v = *static_cast<const uint2*>(packed_bf16);
+    const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v.x));
+    const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v.y));
+    return {a.x, a.y, b.x, b.y};
+  }
+
   __device__ __forceinline__ void Replay() {
-    const int row0 = FirstRow(), quad = threadIdx.x % 32 % S::kQuads;
+    const int row0 = FirstRow();
+    float w[kRows];
+    LoadRow(scratch.p0 + row0, w);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const float p = scratch.p0[row0 + r];
-      state[r].x *= p, state[r].y *= p, state[r].z *= p, state[r].w *= p;
+      state[r] = {state[r].x * w[r], state[r].y * w[r], state[r].z * w[r], state[r].w * w[r]};
     }
-    for (int s = 0; s < ring.count; ++s) {
-      const uint2 packed = *reinterpret_cast<const uint2*>(scratch.i + s * S::kSlice + quad * 4);
-      const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&packed.x));
-      const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&packed.y));
+#pragma unroll 2
+    for (int s = ring.count - 1; s >= 0; --s) {
+      const float4 x = Input(scratch.i + s * S::kSlice + Quad() * 4);
+      LoadRow(scratch.weight + s * kDim + row0, w);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const float w = scratch.weight[s * kDim + row0 + r];
-        state[r].x = fmaf(w, a.x, state[r].x);
-        state[r].y = fmaf(w, a.y, state[r].y);
-        state[r].z = fmaf(w, b.x, state[r].z);
-        state[r].w = fmaf(w, b.y, state[r].w);
-      }
+      for (int r = 0; r < kRows; ++r) AddScaled(state[r], w[r], x);
     }
   }
 
   // The current token: state step, output, and the write of state or ring.
   __device__ __forceinline__ void Step() {
-    const __nv_bfloat16* qfi = c.ws.qfi + int64_t{sequence} * 3 * c.p.shape.d + head * kDim;
-    const int k = threadIdx.x;
+    const int d = static_cast<int>(c.p.shape.d), k = threadIdx.x;
+    const __nv_bfloat16* qfi = c.ws.qfi + sequence * 3 * d + head * kDim;
     float4 input = {0, 0, 0, 0};
     if (slot >= 0) {
-      const uint2 packed =
-          __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * c.p.shape.d + Column()));
-      const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&packed.x));
-      const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&packed.y));
-      input = {a.x, a.y, b.x, b.y};
+      const uint2 packed = __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * d + column0 + Quad() * 4));
       if (k < kDim) {
-        const float f = LoadBf16(qfi + c.p.shape.d + k);
-        const float i = LoadBf16(qfi + 2 * c.p.shape.d + k);
-        scratch.g[k] = Gate(f, k);
-        scratch.q[k] = Swish(LoadBf16(qfi + k)) * rsqrtf(static_cast<float>(kDim));
+        const float q = LoadBf16(qfi + k), f = LoadBf16(qfi + d + k), i = LoadBf16(qfi + 2 * d + k);
+        const float lb = __ldg(layer->lower_bound + head * kDim + k);
+        scratch.g[k] = lb + (1.0f - lb) * Sigmoid(f);
+        scratch.q[k] = Swish(q) * rsqrtf(static_cast<float>(kDim));
         if (!ring.fold && column0 == 0) {
-          Ring(ring.index, 0)[k] = __float2bfloat16(f);
-          Ring(ring.index, 1)[k] = __float2bfloat16(i);
+          Ring(ring.index)[k] = __float2bfloat16(f);
+          Ring(ring.index)[kDim + k] = __float2bfloat16(i);
         }
       }
+      input = Input(&packed);
     }
     c.Sync();
     if (slot >= 0) Advance(input);
@@ -236,43 +348,29 @@ struct StateUnit {
   __device__ __forceinline__ void Advance(float4 input) {
     const int row0 = FirstRow();
     float4 run[S::kRuns];
+    float g[kRows], q[kRows];
+    LoadRow(scratch.g + row0, g);
+    LoadRow(scratch.q + row0, q);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      const float g = scratch.g[row0 + r], q = scratch.q[row0 + r], k = 1.0f - g;
       float4& s = state[r];
-      s.x = fmaf(g, s.x, k * input.x);
-      s.y = fmaf(g, s.y, k * input.y);
-      s.z = fmaf(g, s.z, k * input.z);
-      s.w = fmaf(g, s.w, k * input.w);
-      float4& o = run[r / S::kRun];
-      if (r % S::kRun == 0) o = {0, 0, 0, 0};
-      o.x = fmaf(q, s.x, o.x);
-      o.y = fmaf(q, s.y, o.y);
-      o.z = fmaf(q, s.z, o.z);
-      o.w = fmaf(q, s.w, o.w);
+      s = {g[r] * s.x, g[r] * s.y, g[r] * s.z, g[r] * s.w};
+      AddScaled(s, 1.0f - g[r], input);
+      if (r % S::kRun == 0) run[r / S::kRun] = {0, 0, 0, 0};
+      AddScaled(run[r / S::kRun], q[r], s);
     }
-    if (ring.fold) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        StoreState4(layer.state, StateAt(row0 + r), c.p.state_dtype, state[r]);
-      }
-    }
+    if (ring.fold) StoreState(layer->state, StateAt(row0), kDim, c.p.state_dtype, state);
 #pragma unroll
     for (int step = 1; step < S::kRuns; step *= 2) {
 #pragma unroll
-      for (int r = 0; r + step < S::kRuns; r += 2 * step) {
-        run[r].x += run[r + step].x;
-        run[r].y += run[r + step].y;
-        run[r].z += run[r + step].z;
-        run[r].w += run[r + step].w;
-      }
+      for (int r = 0; r + step < S::kRuns; r += 2 * step) Add(run[r], run[r + step]);
     }
 #pragma unroll
     for (int mask = S::kQuads; mask < 32; mask *= 2) {
-      run[0].x += __shfl_xor_sync(0xffffffffu, run[0].x, mask);
-      run[0].y += __shfl_xor_sync(0xffffffffu, run[0].y, mask);
-      run[0].z += __shfl_xor_sync(0xffffffffu, run[0].z, mask);
-      run[0].w += __shfl_xor_sync(0xffffffffu, run[0].w, mask);
+      Add(run[0], {__shfl_xor_sync(0xffffffffu, run[0].x, mask),
+                   __shfl_xor_sync(0xffffffffu, run[0].y, mask),
+                   __shfl_xor_sync(0xffffffffu, run[0].z, mask),
+                   __shfl_xor_sync(0xffffffffu, run[0].w, mask)});
     }
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (lane < S::kQuads) {
@@ -296,50 +394,45 @@ struct StateUnit {
       squares += __shfl_xor_sync(0xffffffffu, squares, mask);
     }
     if (column >= S::kSlice) return;
-    const int64_t d = c.p.shape.d;
-    const float scale = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
+    const int d = static_cast<int>(c.p.shape.d);
+    const float carry = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
     c.ws.o_in[sequence * d + channel] =
-        __float2bfloat16(o * __ldg(layer.g_norm + channel) * scale);
+        __float2bfloat16(o * __ldg(layer->g_norm + channel) * carry);
     if (column % kSumSquareGroup == 0) {
-      c.ws.o_squares[sequence * (d / kSumSquareGroup) + channel / kSumSquareGroup] = squares;
+      c.ws.o_squares[(sequence * d + channel) / kSumSquareGroup] = squares;
     }
   }
 };
 
-// The block's share of a layer's recurrence, with the grid barrier that waits for q, f and i inside.
-template <int kDim, int kRows>
-__device__ __forceinline__ void RunState(Context& c, const LayerPointers& layer) {
-  constexpr int kSlices = kDim / StateTiling<kDim, kRows>::kSlice;
-  const int units = c.p.batch * c.p.heads * kSlices;
-  bool waited = false;
-  for (int unit = blockIdx.x; unit < units; unit += c.p.blocks) {
-    StateUnit<kDim, kRows> work(c, layer, unit);
-    work.Rebuild();
-    if (!waited) c.Wait();
-    waited = true;
-    work.Step();
-    c.Sync();
+// Fetches into L2 what the block's share of a layer's recurrence will read.
+template <typename S>
+__device__ __forceinline__ void PrefetchStates(Context& c, const LayerPointers& layer) {
+#pragma unroll 1
+  for (int unit = blockIdx.x; unit < StateUnit<S>::Units(c.p); unit += c.p.blocks) {
+    StateUnit<S> work(c);
+    work.Bind(layer, unit);
+    work.Prefetch();
   }
-  if (!waited) c.Wait();
 }
 
-// Picks the widest slice that still gives every block work: fewer, larger units share the ring's
-// gates among more columns.
-__device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer) {
-  const int pairs = c.p.batch * c.p.heads;
-  const int blocks = c.p.blocks;
-  switch (c.p.head_dim) {
-    case 32: return RunState<32, 1>(c, layer);
-    case 64:
-      if (pairs * 4 <= blocks) return RunState<64, 1>(c, layer);
-      if (pairs * 2 <= blocks) return RunState<64, 2>(c, layer);
-      return RunState<64, 4>(c, layer);
-    case 128:
-      if (pairs * 8 <= blocks) return RunState<128, 2>(c, layer);
-      if (pairs * 4 <= blocks) return RunState<128, 4>(c, layer);
-      if (pairs * 2 <= blocks) return RunState<128, 8>(c, layer);
-      return RunState<128, 16>(c, layer);
-    default: return;
+// The block's share, with the grid barrier that waits for q, f and i inside. `first`: the block's
+// first unit, bound and loaded, if it has any.
+template <typename S>
+__device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer,
+                                          StateUnit<S>& first) {
+  const int units = StateUnit<S>::Units(c.p);
+  int unit = blockIdx.x;
+  if (unit < units) first.Rebuild();
+  c.Wait();
+#pragma unroll 1
+  while (unit < units) {
+    first.Step();
+    unit += c.p.blocks;
+    if (unit >= units) break;
+    c.Sync();
+    first.Bind(layer, unit);
+    first.Load();
+    first.Rebuild();
   }
 }
 

@@ -57,6 +57,14 @@ struct F16Memory {
   }
   static HWY_INLINE void Store(VF v, void* p, int64_t at) {
     auto* to = static_cast<uint16_t*>(p) + at;
+#if HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128 || HWY_TARGET == HWY_SCALAR
+    // Highway's demotion truncates where there is no instruction: round to nearest even first.
+    const hn::RebindToUnsigned<DF> du;
+    const auto bits = hn::BitCast(du, v);
+    const auto odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(du, 1u));
+    const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, 0xFFFu)), odd);
+    v = hn::BitCast(DF(), hn::And(rounded, hn::Set(du, 0xFFFFE000u)));
+#endif
     hn::StoreU(hn::DemoteTo(D16(), v), D16(), reinterpret_cast<hwy::float16_t*>(to));
   }
 };

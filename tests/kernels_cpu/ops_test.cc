@@ -98,11 +98,14 @@ TEST_P(OpsTest, ConversionsAgreeWithScalars) {
     for (size_t i = 0; i < values.size(); ++i) {
       const uint16_t expected =
           dtype == DType::kF16 ? FloatToHalf(values[i]) : FloatToBf16(values[i]);
-      // Without F16C, Highway drops the sign of zero.
-      if (values[i] != 0) {
+      // Without F16C, Highway drops the sign of zero and truncates float16's subnormals.
+      const bool approximate = dtype == DType::kF16 && std::abs(values[i]) < 0x1p-14f;
+      if (approximate) {
+        ASSERT_NEAR(back[i], values[i], 0x1p-24f);
+      } else {
         ASSERT_EQ(bits[i], expected) << Name(dtype) << " " << values[i];
+        ASSERT_EQ(back[i], ToFloat(&expected, dtype)) << Name(dtype) << " " << values[i];
       }
-      ASSERT_EQ(back[i], ToFloat(&expected, dtype)) << Name(dtype) << " " << values[i];
     }
   }
 }

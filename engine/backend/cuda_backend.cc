@@ -123,13 +123,18 @@ absl::Status CudaBackend::InitDevice(int32_t index, bool fp8_weights) {
 
 absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const BackendOptions& options) {
   const ModelConfig& c = weights.config;
-  if (c.hidden_size % 64 != 0 || c.intermediate_size % 16 != 0 || c.head_dim % 16 != 0 ||
-      c.head_dim > 256) {
+  const int32_t mlp_multiple = options.fp8_weights ? 16 : 8;
+  if (c.hidden_size % 16 != 0 || c.hidden_size > 16384 || c.head_dim % 16 != 0 ||
+      c.head_dim > 256 || c.intermediate_size % mlp_multiple != 0) {
     return MakeStatus(absl::StatusCode::kInvalidArgument,
-                      "the CUDA backend needs hidden_size in multiples of 64, intermediate_size and "
-                      "head size in multiples of 16 and heads of at most 256; the model has {}, {} "
-                      "and {}",
-                      c.hidden_size, c.intermediate_size, c.head_dim);
+                      "the CUDA backend needs hidden_size in multiples of 16 up to 16384, heads of 16, "
+                      "32 ... 256 and intermediate_size in multiples of {}; the model has {}, {} and {}",
+                      mlp_multiple, c.hidden_size, c.head_dim, c.intermediate_size);
+  }
+  if (c.conv_size == 1 || c.conv_size > cuda::kMaxConvSize) {
+    return MakeStatus(absl::StatusCode::kInvalidArgument,
+                      "the CUDA backend needs a conv_size of 2 to {}, not {}", cuda::kMaxConvSize,
+                      c.conv_size);
   }
   if (options.state_replay < 0 || options.state_replay > cuda::kMaxReplay) {
     return InvalidArgument("state-replay", "must be in [0, {}], got {}", cuda::kMaxReplay,
@@ -143,6 +148,7 @@ absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const Backend
   sizes_.max_tokens =
       options.max_batched_tokens > 0 ? options.max_batched_tokens : kDefaultMaxTokens;
   sizes_.num_slots = std::max(1, options.num_slots);
+  sizes_.max_tokens = std::max(sizes_.max_tokens, 8);
 
   size_t free = 0, total = 0;
   CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free, &total));
@@ -223,6 +229,28 @@ absl::Status CudaBackend::CaptureGraph(int32_t batch) {
   return CudaStatus(cudaGraphUpload(exec, stream_), "uploading a graph");
 }
 
+absl::Status CudaBackend::CheckSlot(int32_t slot) const {
+  if (slot >= 0 && slot < sizes_.num_slots) return absl::OkStatus();
+  return InvalidArgument("slot", "must be in [0, {}), got {}", sizes_.num_slots, slot);
+}
+
+absl::Status CudaBackend::CheckBatch(const StepBatch& batch) const {
+  int64_t tokens = 0;
+  for (const StepSequence& s : batch.sequences) {
+    RETURN_IF_ERROR(CheckSlot(s.slot));
+    const int64_t end = int64_t{s.token_begin} + s.num_tokens;
+    if (s.num_tokens < 1 || s.token_begin < 0 || end > static_cast<int64_t>(batch.tokens.size())) {
+      return InvalidArgument("tokens", "sequence in slot {} feeds [{}, {}) of {}", s.slot,
+                             s.token_begin, end, batch.tokens.size());
+    }
+    tokens += s.num_tokens;
+  }
+  if (tokens > sizes_.max_tokens) {
+    return InvalidArgument("tokens", "{} exceed the limit of {}", tokens, sizes_.max_tokens);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CudaBackend::Upload(StepPlan& plan) {
   if (plan.bytes == last_upload_) return absl::OkStatus();  // steady decode: nothing changed
   if (plan.bytes.size() > buffers_.step_bytes) {
@@ -251,6 +279,7 @@ void CudaBackend::AdvanceAges(const StepBatch& batch) {
 absl::Status CudaBackend::Enqueue(const StepBatch& batch) {
   HGRN2_CHECK(pending_.size() < kPipelineDepth);
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
+  RETURN_IF_ERROR(CheckBatch(batch));
   const int32_t n = static_cast<int32_t>(batch.sequences.size());
   BuildStep(batch, Context(), false, &plan_);
   RETURN_IF_ERROR(Upload(plan_));
@@ -320,6 +349,7 @@ absl::Status CudaBackend::Collect(StepResult* result) {
 absl::StatusOr<std::vector<float>> CudaBackend::ForwardLogits(const StepBatch& batch) {
   HGRN2_CHECK(pending_.empty());
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
+  RETURN_IF_ERROR(CheckBatch(batch));
   BuildStep(batch, Context(), true, &plan_);
   RETURN_IF_ERROR(Upload(plan_));
   ++steps_;

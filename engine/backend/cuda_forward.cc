@@ -12,8 +12,16 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
                          bool programmatic_launch)
     : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
 
+namespace {
+bool use_skinny_gemm = true;
+}  // namespace
+void CudaForward::UseSkinnyGemm(bool on) { use_skinny_gemm = on; }
+
 absl::Status CudaForward::Init() {
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
+  const cudaError_t skinny = use_skinny_gemm ? cuda::InitSkinnyGemm() : cudaErrorNotSupported;
+  if (skinny != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(skinny);
+  has_skinny_gemm_ = skinny == cudaSuccess;
   return GemmStatus(gemm_.Init(buffers_.gemm_workspace));
 }
 
@@ -25,6 +33,14 @@ cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
+  if (has_skinny_gemm_ && rows <= cuda::kMaxSkinnyTokens &&
+      cuda::ChooseSkinnyGemm(weight.rows, weight.cols, static_cast<int32_t>(rows), weight.type)
+              .token_tile > 0) {
+    return CudaStatus(cuda::SkinnyGemm({weight, x, x_scale, out, out_type,
+                                        static_cast<int32_t>(rows), overlap_},
+                                       stream),
+                      "product");
+  }
   return GemmStatus(gemm_.Run({weight, x, x_scale, out, out_type, rows}, stream));
 }
 
@@ -105,7 +121,6 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
     p.workspace = buffers_.prefill_workspace;
     p.state = buffers_.state[layer];
     p.num_items = shape.prefill_items.count;
-    p.num_workspace_states = shape.num_workspace_states;
     p.has_long_sequences = shape.has_long_sequences;
     p.num_heads = model_.heads;
     p.head_dim = model_.head_dim;

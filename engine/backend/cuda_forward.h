@@ -10,6 +10,7 @@
 #include "engine/backend/cuda_model.h"
 #include "engine/backend/cuda_step.h"
 #include "kernels/cuda/gemm/gemm.h"
+#include "kernels/cuda/gemm/skinny_gemm.h"
 
 namespace hgrn2 {
 
@@ -32,7 +33,9 @@ class CudaForward {
                       const std::function<absl::Status(int32_t, int32_t)>& take);
 
   cuda::ReplayRing Ring(int32_t layer) const;
-  cuda::Gemm& gemm() { return gemm_; }
+
+  // For benchmarks: off, every product goes through cuBLASLt. Of the whole process.
+  static void UseSkinnyGemm(bool on);
 
  private:
   template <typename T>
@@ -54,6 +57,7 @@ class CudaForward {
   const CudaSizes& sizes_;
   CudaBuffers& buffers_;
   bool overlap_;
+  bool has_skinny_gemm_ = false;
   cuda::Gemm gemm_;
 };
 

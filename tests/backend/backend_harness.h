@@ -29,6 +29,8 @@ struct BackendFactory {
   double split_tolerance = 1e-5;
   // One row alone and in a batch are the same bits.
   bool batch_invariant = true;
+  // Shapes that the backend serves; unset: all.
+  std::function<bool(const ModelConfig&)> supports;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>(const ModelWeights&, BackendOptions)> make;
 
   // Aborts on an error. dtype is set here; the other options are the caller's.

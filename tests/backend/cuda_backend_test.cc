@@ -35,6 +35,7 @@ BackendFactory Cuda(const std::string& name, DType dtype, DType state_dtype, int
   f.logits_tolerance = f.state_tolerance = f.split_tolerance = tolerance;
   // Products of different row counts may use different algorithms.
   f.batch_invariant = false;
+  f.supports = [](const ModelConfig& c) { return c.head_dim % 16 == 0 && c.conv_size != 1; };
   f.make = [state_dtype, replay](const ModelWeights& weights, BackendOptions options) {
     options.state_dtype = state_dtype;
     options.state_replay = replay;
@@ -83,6 +84,10 @@ TEST_F(CudaBackendTest, RefusesWhatItCannotDo) {
   options = {};
   options.device_index = 99;
   EXPECT_EQ(MakeCudaBackend(weights, options).status().code(), absl::StatusCode::kInvalidArgument);
+  for (const ModelWeights& odd : {SmallModel(20, DType::kF32), SmallModel(32, DType::kF32, 1),
+                                  SmallModel(32, DType::kF32, 9)}) {
+    EXPECT_EQ(MakeCudaBackend(odd, {}).status().code(), absl::StatusCode::kInvalidArgument);
+  }
   options = {};
   options.state_replay = 1000;
   EXPECT_EQ(MakeCudaBackend(weights, options).status().code(), absl::StatusCode::kInvalidArgument);
@@ -137,7 +142,9 @@ TEST_F(CudaBackendTest, PipelinedStepsGiveTheSameTokens) {
       StepSequence* s = AddSequence(&batch, i, {0}, false);
       s->sample = s->token_on_device = true;
     }
-    if (step < kSteps) ASSERT_TRUE(backend->Enqueue(batch).ok());
+    if (step < kSteps) {
+      ASSERT_TRUE(backend->Enqueue(batch).ok());
+    }
     if (step == 1) continue;
     StepResult result;
     ASSERT_TRUE(backend->Collect(&result).ok());

@@ -10,8 +10,8 @@ constexpr float kF8Max = 448.0f;
 
 template <typename T>
 __global__ void EmbedKernel(const EmbedParams p) {
-  GridDependencyWait();
   GridDependencyLaunch();
+  GridDependencyWait();
   const int64_t t = blockIdx.x;
   const int slot = p.slots[t];
   int64_t token = p.tokens[t];
@@ -45,8 +45,8 @@ __device__ __forceinline__ void SwiGluPack(const T* gate, const T* up, float* ou
 // Grid: x over the row's packs, y over rows.
 template <typename T>
 __global__ void SwiGluKernel(const SwiGluParams p) {
-  GridDependencyWait();
   GridDependencyLaunch();
+  GridDependencyWait();
   constexpr int kSize = Pack<T>::kSize;
   const int64_t pack = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t packs_per_row = p.m / kSize;
@@ -65,8 +65,8 @@ __global__ void SwiGluKernel(const SwiGluParams p) {
 template <int kPacks>
 __global__ void SwiGluF8Kernel(const SwiGluParams p) {
   __shared__ float scratch[32];
-  GridDependencyWait();
   GridDependencyLaunch();
+  GridDependencyWait();
   using T = __nv_bfloat16;
   const int64_t row = blockIdx.x;
   const T* gate = static_cast<const T*>(p.gate_up) + row * 2 * p.m;

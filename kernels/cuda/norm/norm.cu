@@ -43,8 +43,8 @@ __global__ void RmsNormKernel(const RmsNormParams p) {
     const int i = threadIdx.x + c * blockDim.x;
     if (i < d4) Load4(p.weight + 4 * i, weight[c]);
   }
-  GridDependencyWait();
   GridDependencyLaunch();
+  GridDependencyWait();
   const int64_t row = p.row_index ? p.row_index[t] : t;
   Out* out = static_cast<Out*>(p.out) + t * p.d;
   if (row < 0) {

@@ -179,6 +179,7 @@ __device__ void Total(const RowT& row, uint32_t min_key, float max, uint32_t* co
 // Log-probability and rank of `token`, and the best `top_n`, of the raw logits.
 __device__ void Score(const float* logits, int vocab, int token, int top_n, TokenResult* out,
                       Shared& s) {
+  top_n = min(top_n, min(vocab, kMaxTopLogprobs));
   uint64_t best = 0;
   for (int i = threadIdx.x; i < vocab; i += kThreads) {
     const uint64_t code = Code(logits[i], i);
@@ -314,20 +315,20 @@ template <bool kCached>
 __global__ void __launch_bounds__(kThreads) SampleKernel(const SampleParams p) {
   extern __shared__ float cache[];
   __shared__ Shared shared;
-  GridDependencyWait();
   GridDependencyLaunch();
+  GridDependencyWait();
   const LogitRow row = p.rows[blockIdx.x];
   if (row.target < 0 && row.slot < 0) return;
   const float* logits = p.logits + static_cast<int64_t>(blockIdx.x) * p.vocab;
   TokenResult* out = p.results[*p.step & 1] + row.out_index;
   if (row.target >= 0) {
-    Score(logits, p.vocab, row.target, min(row.top_n, kMaxTopLogprobs), out, shared);
+    Score(logits, p.vocab, row.target, row.top_n, out, shared);
     return;
   }
   const int token = SampleRow<kCached>(p, row, logits, cache, shared);
   const int logprobs = p.slots[row.slot].scalars.logprobs;
   if (logprobs >= 0) {
-    Score(logits, p.vocab, token, min(logprobs, kMaxTopLogprobs), out, shared);
+    Score(logits, p.vocab, token, logprobs, out, shared);
   } else if (threadIdx.x == 0) {
     out->token = token;
   }

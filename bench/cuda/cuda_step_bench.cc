@@ -1,0 +1,214 @@
+// Step times of the CUDA backend on dummy weights: decode by batch size and packed prefill, with the
+// share of the byte floor (or of the arithmetic) that the device's measured ceilings allow.
+//
+//   cuda_step_bench model=1.3b fp8=0 state=float16 replay=16 decode=1,8,64,256 prefill=2048,16384
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/string_view.h"
+#include "bench/cuda/shared_weights.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/cuda_forward.h"
+
+namespace hgrn2::bench {
+namespace {
+
+using Options = std::map<std::string, std::string>;
+
+std::vector<int> ParseList(const std::string& text) {
+  std::vector<int> values;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = text.find(',', begin);
+    if (end == std::string::npos) end = text.size();
+    values.push_back(std::stoi(text.substr(begin, end - begin)));
+    begin = end + 1;
+  }
+  return values;
+}
+
+DType ParseDType(const std::string& name) {
+  for (const DType t : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3}) {
+    if (name == Name(t)) return t;
+  }
+  HGRN2_CHECK(false, "state: float32, float16, bfloat16 or fp8");
+}
+
+void Check(const absl::Status& status) { HGRN2_CHECK(status.ok(), ToStd(status.message())); }
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Bytes per second of a large device-to-device copy, counting reads and writes.
+double CopyRate() {
+  constexpr size_t kBytes = size_t{1} << 30;
+  void* p = nullptr;
+  cudaMalloc(&p, 2 * kBytes);
+  cudaEvent_t begin, end;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  constexpr int kRepeats = 10;
+  for (int i = -2; i < kRepeats; ++i) {
+    if (i == 0) cudaEventRecord(begin);
+    cudaMemcpyAsync(static_cast<char*>(p) + kBytes, p, kBytes, cudaMemcpyDeviceToDevice);
+  }
+  cudaEventRecord(end);
+  cudaEventSynchronize(end);
+  float ms = 0;
+  cudaEventElapsedTime(&ms, begin, end);
+  cudaFree(p);
+  return 2.0 * kBytes * kRepeats / (ms * 1e-3);
+}
+
+struct Bench {
+  ModelConfig config;
+  std::unique_ptr<Backend> backend;
+  bool fp8 = false;
+  int replay = 16;
+  double copy_rate = 0;
+
+  // Fewest bytes of a decode step: weights once, states read once and written every N-th step, the
+  // ring's tokens (N / 2 on average) read and one written.
+  double DecodeBytes(int batch) const {
+    const double d = config.hidden_size, m = config.intermediate_size;
+    const double matrices = config.num_layers * (4 * d * d + 3 * d * m);
+    const double weights = matrices * (fp8 ? 1 : 2) + 2.0 * config.vocab_size * d;
+    const double state = static_cast<double>(config.StateSize()) *
+                         static_cast<double>(SizeOf(backend->info().state_dtype));
+    const double token = 2 * d * config.num_layers * 2;
+    const double ring = replay > 1 ? token * (replay / 2.0 + 1) : 0;
+    return weights + batch * (state * (1 + 1.0 / std::max(replay, 1)) + ring);
+  }
+
+  void Decode(int batch, int steps) {
+    SlotSampling sampling;
+    sampling.scalars.temperature = 0;
+    StepBatch first, next;
+    for (int i = 0; i < batch; ++i) {
+      Check(backend->ConfigureSlot(i, sampling));
+      StepSequence s;
+      s.slot = s.token_begin = i;
+      s.sample = s.reset_state = true;
+      first.tokens.push_back(100 + i);
+      first.sequences.push_back(s);
+      s.reset_state = false;
+      s.token_on_device = true;
+      next.tokens.push_back(0);
+      next.sequences.push_back(s);
+    }
+    StepResult result;
+    Check(backend->Enqueue(first));
+    Check(backend->Collect(&result));
+    const int warm_up = 20;
+    std::vector<double> device;
+    double begin = 0;
+    Check(backend->Enqueue(next));
+    for (int i = -warm_up; i < steps; ++i) {
+      if (i == 0) begin = Seconds();
+      Check(backend->Enqueue(next));
+      Check(backend->Collect(&result));
+      if (i >= 0) device.push_back(result.device_seconds);
+    }
+    const double seconds = (Seconds() - begin) / steps;
+    Check(backend->Collect(&result));
+    std::nth_element(device.begin(), device.begin() + device.size() / 2, device.end());
+    const double floor = DecodeBytes(batch) / copy_rate;
+    std::printf("decode  batch %5d  step %8.3f ms  device %8.3f ms  %9.0f tok/s  %6.0f GB/s  "
+                "%5.1f %% of the byte floor\n",
+                batch, seconds * 1e3, device[device.size() / 2] * 1e3, batch / seconds,
+                DecodeBytes(batch) / seconds * 1e-9, 100 * floor / seconds);
+    std::fflush(stdout);
+  }
+
+  // Sequences of 512 tokens (or one shorter one), packed into one step.
+  void Prefill(int tokens, int repeats) {
+    StepBatch batch;
+    SlotSampling sampling;
+    sampling.scalars.temperature = 0;
+    for (int begin = 0; begin < tokens; begin += 512) {
+      StepSequence s;
+      s.slot = begin / 512;
+      s.token_begin = begin;
+      s.num_tokens = std::min(512, tokens - begin);
+      s.reset_state = s.sample = true;
+      Check(backend->ConfigureSlot(s.slot, sampling));
+      batch.sequences.push_back(s);
+    }
+    for (int t = 0; t < tokens; ++t) batch.tokens.push_back((t * 7919) % config.vocab_size);
+    StepResult result;
+    std::vector<double> seconds;
+    for (int i = -2; i < repeats; ++i) {
+      const double begin = Seconds();
+      Check(backend->Enqueue(batch));
+      Check(backend->Collect(&result));
+      if (i >= 0) seconds.push_back(Seconds() - begin);
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
+    const double s = seconds[seconds.size() / 2];
+    const double d = config.hidden_size, m = config.intermediate_size;
+    const double flop = 2.0 * tokens * config.num_layers * (4 * d * d + 3 * d * m);
+    std::printf("prefill tokens %6d  step %8.3f ms  %9.0f tok/s  %6.1f TFLOP/s in the products\n",
+                tokens, s * 1e3, tokens / s, flop / s * 1e-12);
+    std::fflush(stdout);
+  }
+};
+
+int Main(Options o) {
+  Bench bench;
+  bench.config = NamedShape(o["model"]);
+  bench.fp8 = o["fp8"] == "1";
+  bench.replay = std::stoi(o["replay"]);
+  const std::vector<int> decode = ParseList(o["decode"]), prefill = ParseList(o["prefill"]);
+  BackendOptions options;
+  options.dtype = DType::kBF16;
+  options.state_dtype = ParseDType(o["state"]);
+  options.state_replay = bench.replay;
+  options.fp8_weights = bench.fp8;
+  options.num_slots = 32;
+  for (const int n : decode) options.num_slots = std::max(options.num_slots, n);
+  CudaForward::UseSkinnyGemm(o["skinny"] == "1");
+  bench.copy_rate = CopyRate();
+  double begin = Seconds();
+  const ModelWeights weights = SharedRandomWeights(bench.config);
+  auto backend = MakeCudaBackend(weights, options);
+  Check(backend.status());
+  bench.backend = *std::move(backend);
+  std::printf("%s  model %s  weights %s  state %s  replay %d  slots %d  load %.1f s  copy %.0f GB/s\n",
+              bench.backend->info().device.c_str(), o["model"].c_str(),
+              bench.fp8 ? "fp8" : "bfloat16", o["state"].c_str(), bench.replay,
+              bench.backend->info().num_slots, Seconds() - begin, bench.copy_rate * 1e-9);
+  const int steps = std::stoi(o["steps"]);
+  for (const int batch : decode) {
+    if (batch <= bench.backend->info().num_slots) bench.Decode(batch, steps);
+  }
+  for (const int tokens : prefill) bench.Prefill(tokens, 5);
+  return 0;
+}
+
+}  // namespace
+}  // namespace hgrn2::bench
+
+int main(int argc, char** argv) {
+  hgrn2::bench::Options options = {{"model", "1.3b"},  {"fp8", "0"},
+                                   {"state", "float16"}, {"replay", "16"},
+                                   {"steps", "100"},   {"decode", "1,8,64,256"},
+                                   {"prefill", "2048,16384"},
+                                   {"skinny", "1"}};
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const size_t equals = argument.find('=');
+    if (equals == std::string::npos || !options.count(argument.substr(0, equals))) {
+      std::fprintf(stderr, "unknown argument %s\n", argv[i]);
+      return 2;
+    }
+    options[argument.substr(0, equals)] = argument.substr(equals + 1);
+  }
+  return hgrn2::bench::Main(options);
+}

@@ -1,0 +1,34 @@
+#include <algorithm>
+
+#include "kernels/cuda/gemm/skinny_gemm.h"
+
+namespace hgrn2::cuda {
+
+SkinnyGemmShape ChooseSkinnyGemm(int64_t rows, int64_t cols, int32_t tokens, DType type) {
+  constexpr int64_t kRows = 128, kBlockBytes = 128, kShared = 220 * 1024;
+  if (type != DType::kBF16 && type != DType::kF8E4M3) return {};
+  const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(type));
+  if (rows % kRows != 0 || row_bytes % kBlockBytes != 0 || tokens < 1 ||
+      tokens > kMaxSkinnyTokens) {
+    return {};
+  }
+  SkinnyGemmShape shape;
+  for (const int n : {32, 64, 128, 192, 256}) {
+    shape.token_tile = n;
+    if (n >= tokens) break;
+  }
+  // As many blocks as there are multiprocessors on the smallest Hopper part (114 to 132), clusters
+  // of 8 at most, and at least two k-blocks each.
+  const int64_t tiles = rows / kRows, k_blocks = row_bytes / kBlockBytes;
+  while (shape.split < 8 && tiles * shape.split * 2 <= 132 && k_blocks >= shape.split * 2 * 2) {
+    shape.split *= 2;
+  }
+  const int64_t stage = (kRows + shape.token_tile) * kBlockBytes;
+  const int64_t most = CeilDiv(k_blocks, shape.split);
+  shape.stages = static_cast<int>(std::min<int64_t>(kShared / stage, std::max<int64_t>(most, 2)));
+  const int64_t partial = shape.token_tile * (kRows + 4) * 4;
+  shape.shared_bytes = static_cast<size_t>(std::max(shape.stages * stage, partial)) + 1024;
+  return shape;
+}
+
+}  // namespace hgrn2::cuda

@@ -1,0 +1,165 @@
+#include "kernels/cuda/gemm/gemm.h"
+
+#include "kernels/cuda/gemm/skinny_gemm.h"
+#include "kernels/cuda/mlp/mlp.h"
+#include "tests/kernels_cuda/device_test.h"
+
+namespace hgrn2::cuda {
+namespace {
+
+std::vector<double> Reference(const std::vector<double>& x, const std::vector<double>& w,
+                              int64_t tokens, int64_t rows, int64_t cols) {
+  std::vector<double> out(tokens * rows);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (int64_t k = 0; k < cols; ++k) sum += x[t * cols + k] * w[r * cols + k];
+      out[t * rows + r] = sum;
+    }
+  }
+  return out;
+}
+
+TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
+  EXPECT_EQ(GemmTokenBucket(1), 8);
+  EXPECT_EQ(GemmTokenBucket(9), 16);
+  EXPECT_EQ(GemmTokenBucket(65), 128);
+  EXPECT_EQ(GemmTokenBucket(257), 384);
+  EXPECT_EQ(GemmTokenBucket(1025), 1280);
+  for (int64_t n = 1; n < 20000; n += 7) {
+    EXPECT_GE(GemmTokenBucket(n), n);
+    EXPECT_EQ(GemmTokenBucket(GemmTokenBucket(n)), GemmTokenBucket(n));
+  }
+}
+
+TEST(ChooseSkinnyGemmTest, FitsTheDevice) {
+  for (const int64_t rows : {128, 2048, 2560, 6144, 11264, 32000}) {
+    for (const int64_t cols : {64, 256, 2048, 5632, 6912}) {
+      for (const int tokens : {1, 32, 33, 64, 100, 192, 256}) {
+        const SkinnyGemmShape s = ChooseSkinnyGemm(rows, cols, tokens, DType::kBF16);
+        EXPECT_GE(s.token_tile, tokens);
+        EXPECT_LE(s.shared_bytes, 225u * 1024);
+        EXPECT_GE(s.stages, 2);
+        EXPECT_LE(s.stages, 16);
+        EXPECT_LE(s.split, 8);
+        EXPECT_GE(cols / 64, s.split);
+      }
+    }
+  }
+  EXPECT_EQ(ChooseSkinnyGemm(100, 2048, 1, DType::kBF16).token_tile, 0);
+  EXPECT_EQ(ChooseSkinnyGemm(128, 2000, 1, DType::kBF16).token_tile, 0);
+  EXPECT_EQ(ChooseSkinnyGemm(128, 2048, 257, DType::kBF16).token_tile, 0);
+}
+
+class GemmTest : public DeviceTest {};
+
+TEST_F(GemmTest, Float32) {
+  DeviceArray<uint8_t> workspace(Gemm::kWorkspaceBytes);
+  Gemm gemm;
+  ASSERT_EQ(gemm.Init(workspace.get()), "");
+  for (const int64_t tokens : {8, 16, 384}) {
+    const int64_t rows = 101, cols = 136;
+    const auto x = Normal(tokens * cols, 1), w = Normal(rows * cols, 2);
+    DeviceArray<float> dx(x), dw(w), out(tokens * rows);
+    const MatrixView view = {dw.get(), nullptr, DType::kF32, rows, cols};
+    ASSERT_EQ(gemm.Run({view, dx.get(), nullptr, out.get(), DType::kF32, tokens}, nullptr), "");
+    EXPECT_LE(RelativeError(ToDouble(out.Read()),
+                            Reference(ToDouble(x), ToDouble(w), tokens, rows, cols)),
+              1e-6);
+  }
+}
+
+TEST_F(GemmTest, Bfloat16) {
+  DeviceArray<uint8_t> workspace(Gemm::kWorkspaceBytes);
+  Gemm gemm;
+  ASSERT_EQ(gemm.Init(workspace.get()), "");
+  for (const int64_t rows : {1, 101, 192}) {
+    const int64_t tokens = 64, cols = 136;
+    const auto x = ToBf16(Normal(tokens * cols, 1)), w = ToBf16(Normal(rows * cols, 2));
+    DeviceArray<__nv_bfloat16> dx(x), dw(w);
+    DeviceArray<float> out(tokens * rows);
+    const MatrixView view = {dw.get(), nullptr, DType::kBF16, rows, cols};
+    ASSERT_EQ(gemm.Run({view, dx.get(), nullptr, out.get(), DType::kF32, tokens}, nullptr), "");
+    EXPECT_LE(RelativeError(ToDouble(out.Read()),
+                            Reference(ToDouble(x), ToDouble(w), tokens, rows, cols)),
+              1e-5);
+  }
+}
+
+struct Fp8Operand {
+  Fp8Operand(const std::vector<float>& values, int64_t rows, int64_t cols)
+      : data(rows * cols), scale(rows) {
+    DeviceArray<float> source(values);
+    EXPECT_EQ(QuantizeRows({source.get(), DType::kF32, data.get(), scale.get(), rows, cols}, nullptr),
+              cudaSuccess);
+    const auto q = data.Read();
+    const auto s = scale.Read();
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      exact.push_back(static_cast<double>(static_cast<float>(q[i])) * s[i / cols]);
+    }
+    // Three bits of mantissa: half a unit in the last place is 1/16 at most.
+    EXPECT_LE(RelativeError(exact, ToDouble(values)), 0.04);
+  }
+  DeviceArray<__nv_fp8_e4m3> data;
+  DeviceArray<float> scale;
+  std::vector<double> exact;
+};
+
+TEST_F(GemmTest, Fp8) {
+  if (!hopper_) GTEST_SKIP() << "row-scaled FP8 products need compute capability 9.0";
+  DeviceArray<uint8_t> workspace(Gemm::kWorkspaceBytes);
+  Gemm gemm;
+  ASSERT_EQ(gemm.Init(workspace.get()), "");
+  const int64_t tokens = 64, rows = 256, cols = 512;
+  const Fp8Operand x(Normal(tokens * cols, 1), tokens, cols), w(Normal(rows * cols, 2), rows, cols);
+  DeviceArray<__nv_bfloat16> out(tokens * rows);
+  const MatrixView view = {w.data.get(), w.scale.get(), DType::kF8E4M3, rows, cols};
+  ASSERT_EQ(gemm.Run({view, x.data.get(), x.scale.get(), out.get(), DType::kBF16, tokens}, nullptr),
+            "");
+  EXPECT_LE(
+      RelativeError(ToDouble(out.Read()), Reference(x.exact, w.exact, tokens, rows, cols)), 5e-3);
+}
+
+TEST_F(GemmTest, SkinnyBfloat16) {
+  if (!hopper_) GTEST_SKIP() << "wgmma needs compute capability 9.0";
+  ASSERT_CUDA(InitSkinnyGemm());
+  struct Shape {
+    int tokens;
+    int64_t rows, cols;
+  };
+  for (const Shape& s : {Shape{8, 128, 64}, Shape{1, 256, 1024}, Shape{48, 384, 2048},
+                         Shape{64, 2048, 704}, Shape{128, 256, 960}, Shape{192, 128, 4096},
+                         Shape{200, 1024, 192}, Shape{256, 512, 1088}}) {
+    const auto x = ToBf16(Normal(s.tokens * s.cols, 1)), w = ToBf16(Normal(s.rows * s.cols, 2));
+    DeviceArray<__nv_bfloat16> dx(x), dw(w), out(s.tokens * s.rows);
+    DeviceArray<float> wide(s.tokens * s.rows);
+    const MatrixView view = {dw.get(), nullptr, DType::kBF16, s.rows, s.cols};
+    ASSERT_CUDA(
+        SkinnyGemm({view, dx.get(), nullptr, out.get(), DType::kBF16, s.tokens, false}, nullptr));
+    ASSERT_CUDA(
+        SkinnyGemm({view, dx.get(), nullptr, wide.get(), DType::kF32, s.tokens, true}, nullptr));
+    const auto expected = Reference(ToDouble(x), ToDouble(w), s.tokens, s.rows, s.cols);
+    EXPECT_LE(RelativeError(ToDouble(out.Read()), expected), 3e-3) << s.tokens << " x " << s.rows;
+    EXPECT_LE(RelativeError(ToDouble(wide.Read()), expected), 1e-5) << s.tokens << " x " << s.rows;
+  }
+}
+
+TEST_F(GemmTest, SkinnyFp8) {
+  if (!hopper_) GTEST_SKIP() << "wgmma needs compute capability 9.0";
+  ASSERT_CUDA(InitSkinnyGemm());
+  for (const int tokens : {8, 64, 100, 160, 256}) {
+    const int64_t rows = 384, cols = 1152;
+    const Fp8Operand x(Normal(tokens * cols, 1), tokens, cols),
+        w(Normal(rows * cols, 2), rows, cols);
+    DeviceArray<__nv_bfloat16> out(tokens * rows);
+    const MatrixView view = {w.data.get(), w.scale.get(), DType::kF8E4M3, rows, cols};
+    ASSERT_CUDA(SkinnyGemm(
+        {view, x.data.get(), x.scale.get(), out.get(), DType::kBF16, tokens, false}, nullptr));
+    EXPECT_LE(RelativeError(ToDouble(out.Read()), Reference(x.exact, w.exact, tokens, rows, cols)),
+              5e-3)
+        << tokens;
+  }
+}
+
+}  // namespace
+}  // namespace hgrn2::cuda

@@ -1,0 +1,85 @@
+#include "kernels/cuda/mlp/mlp.h"
+
+#include <cuda_fp16.h>
+
+#include "tests/kernels_cuda/device_test.h"
+
+namespace hgrn2::cuda {
+namespace {
+
+class MlpTest : public DeviceTest {
+ protected:
+  static std::vector<double> Reference(const std::vector<double>& gate_up, int rows, int m) {
+    std::vector<double> out;
+    for (int r = 0; r < rows; ++r) {
+      for (int i = 0; i < m; ++i) {
+        const double g = gate_up[r * 2 * m + i], u = gate_up[r * 2 * m + m + i];
+        out.push_back(g / (1 + std::exp(-g)) * u);
+      }
+    }
+    return out;
+  }
+};
+
+TEST_F(MlpTest, SwiGlu) {
+  for (const int m : {8, 136, 5632}) {
+    const int rows = 7;
+    const auto x = Normal(rows * 2 * m, 1, 3);
+    DeviceArray<float> dx(x), out(rows * m);
+    ASSERT_CUDA(SwiGlu({dx.get(), DType::kF32, out.get(), DType::kF32, nullptr, rows, m}, nullptr));
+    EXPECT_LE(RelativeError(ToDouble(out.Read()), Reference(ToDouble(x), rows, m)), 1e-6);
+    const auto narrow = ToBf16(x);
+    DeviceArray<__nv_bfloat16> dn(narrow), out_n(rows * m);
+    ASSERT_CUDA(
+        SwiGlu({dn.get(), DType::kBF16, out_n.get(), DType::kBF16, nullptr, rows, m}, nullptr));
+    EXPECT_LE(RelativeError(ToDouble(out_n.Read()), Reference(ToDouble(narrow), rows, m)), 3e-3);
+    DeviceArray<__nv_fp8_e4m3> q(rows * m);
+    DeviceArray<float> scale(rows);
+    ASSERT_CUDA(
+        SwiGlu({dn.get(), DType::kBF16, q.get(), DType::kF8E4M3, scale.get(), rows, m}, nullptr));
+    const auto values = q.Read();
+    const auto s = scale.Read();
+    std::vector<double> exact;
+    for (int i = 0; i < rows * m; ++i) {
+      exact.push_back(static_cast<float>(values[i]) * double{s[i / m]});
+    }
+    EXPECT_LE(RelativeError(exact, Reference(ToDouble(narrow), rows, m)), 0.05);
+  }
+}
+
+TEST_F(MlpTest, EmbedTakesTokensFromTheBatchOrTheDevice) {
+  const int d = 72, vocab = 11;
+  const auto table = Normal(vocab * d, 1);
+  const std::vector<int32_t> tokens = {4, -1, 0, 10}, slots = {2, 1, -1, 0}, last = {7, 9, 3};
+  DeviceArray<float> dt(table), x(4 * d);
+  DeviceArray<int32_t> dtok(tokens), dslot(slots), dlast(last), resolved(4);
+  DeviceArray<uint32_t> step(std::vector<uint32_t>{41});
+  EmbedParams p;
+  p.table = dt.get(), p.table_type = DType::kF32, p.tokens = dtok.get(), p.slots = dslot.get();
+  p.last_token = dlast.get(), p.x = x.get(), p.resolved = resolved.get(), p.step = step.get();
+  p.rows = 4, p.d = d;
+  ASSERT_CUDA(Embed(p, nullptr));
+  EXPECT_EQ(resolved.Read(), (std::vector<int32_t>{4, 9, 0, 10}));
+  EXPECT_EQ(step.Read()[0], 42u);
+  const auto out = x.Read();
+  for (int i = 0; i < d; ++i) {
+    EXPECT_EQ(out[i], table[4 * d + i]);
+    EXPECT_EQ(out[d + i], table[9 * d + i]);
+    EXPECT_EQ(out[2 * d + i], 0);
+    EXPECT_EQ(out[3 * d + i], table[10 * d + i]);
+  }
+}
+
+TEST_F(MlpTest, Convert) {
+  const auto x = Normal(1001, 1);
+  DeviceArray<float> dx(x), back(x.size());
+  DeviceArray<__half> half(x.size());
+  const int64_t n = static_cast<int64_t>(x.size());
+  ASSERT_CUDA(Convert({dx.get(), DType::kF32, half.get(), DType::kF16, n}, nullptr));
+  ASSERT_CUDA(Convert({half.get(), DType::kF16, back.get(), DType::kF32, n}, nullptr));
+  const auto out = back.Read();
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(out[i], __half2float(__float2half(x[i])));
+}
+
+}  // namespace
+}  // namespace hgrn2::cuda

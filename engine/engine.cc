@@ -55,6 +55,12 @@ class EngineImpl final : public Engine {
         commands_(std::numeric_limits<size_t>::max()),
         scheduler_(scheduler_options) {
     info_.max_batched_tokens = scheduler_options.max_batched_tokens;
+    if (scheduler_.options().chunk_alignment < kPromptChunkAlignment) {
+      LOG_WARNING(
+          "max-num-batched-tokens {} leaves less than {} tokens for a prompt beside {} decodes: "
+          "where prompts are cut depends on the load, and so do the last digits of results",
+          info_.max_batched_tokens, kPromptChunkAlignment, info_.num_slots - 1);
+    }
     Beat();
     if (!options_.manual_stepping) thread_ = std::thread([this] { Loop(); });
   }

@@ -8,6 +8,8 @@ namespace hgrn2 {
 
 Scheduler::Scheduler(const SchedulerOptions& options) : options_(options) {
   HGRN2_CHECK(options.num_slots >= 1 && options.max_batched_tokens >= 1);
+  options_.chunk_alignment = std::max(
+      1, std::min(options.chunk_alignment, options.max_batched_tokens - options.num_slots + 1));
   for (int32_t slot = options.num_slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
@@ -132,9 +134,8 @@ void Scheduler::PlanPrefills(Plan* plan, int32_t budget) {
     if (!entry.Prefilling()) continue;
     const int64_t remaining = entry.spec.num_prefill_tokens - entry.prefilled;
     auto num_tokens = static_cast<int32_t>(std::min<int64_t>(remaining, budget));
-    if (num_tokens < remaining && num_tokens > options_.chunk_alignment) {
-      num_tokens -= num_tokens % options_.chunk_alignment;
-    }
+    if (num_tokens < remaining) num_tokens -= num_tokens % options_.chunk_alignment;
+    if (num_tokens == 0) continue;
     AddToPlan(entry, num_tokens, plan);
     budget -= num_tokens;
   }

@@ -7,8 +7,10 @@
 //
 // A step. Every decoding sequence first gets its one token (least recently planned first, should
 // the budget be smaller than their number), so running streams keep their pace; what is left of
-// max_batched_tokens goes to prompts in key order, cut into chunks. A waiting sequence takes a free
-// slot, or that of the running sequence with the greatest key whose priority value is greater
+// max_batched_tokens goes to prompts in key order, cut into chunks at multiples of chunk_alignment
+// from the prompt's start: where a backend rounds states at such multiples only, a prompt's result
+// does not depend on how it was cut, and so not on the other sequences. A waiting sequence takes a
+// free slot, or that of the running sequence with the greatest key whose priority value is greater
 // (pre-emption: one state copy); a running sequence never loses its slot within its own priority.
 #pragma once
 
@@ -26,12 +28,13 @@ namespace hgrn2 {
 using SequenceId = uint64_t;
 
 inline constexpr Duration kPriorityStep = std::chrono::seconds(1);
+inline constexpr int32_t kPromptChunkAlignment = 64;
 
 struct SchedulerOptions {
   int32_t num_slots = 1;
   int32_t max_batched_tokens = 1;
-  // Chunks that do not end a prompt are rounded down to a multiple of this, if they exceed it.
-  int32_t chunk_alignment = 64;
+  // Lowered, if it must be, so that a prompt gets on beside num_slots - 1 decodes.
+  int32_t chunk_alignment = kPromptChunkAlignment;
 };
 
 struct SequenceSpec {
@@ -106,7 +109,7 @@ class Scheduler {
   int32_t Preempt(const Entry& urgent, bool decoding_only, int64_t* budget, Plan* plan);
   void AddToPlan(Entry& entry, int32_t num_tokens, Plan* plan);
 
-  const SchedulerOptions options_;
+  SchedulerOptions options_;
   std::unordered_map<SequenceId, Entry> entries_;
   std::set<Key> waiting_;
   std::set<Key> running_;

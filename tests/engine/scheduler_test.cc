@@ -46,6 +46,24 @@ TEST(SchedulerTest, PrefillIsChunkedUnderTheBudgetAndAligned) {
   EXPECT_TRUE(scheduler.MakePlan().entries.empty()) << "all steps were planned";
 }
 
+TEST(SchedulerTest, ChunksAreCutAtMultiplesFromThePromptsStartWhateverTheLoad) {
+  for (int decodes = 0; decodes < 3; ++decodes) {
+    Scheduler scheduler({.num_slots = 4, .max_batched_tokens = 100, .chunk_alignment = 32});
+    for (int i = 0; i < decodes; ++i) scheduler.Add(Spec(100 + i, 1, 1000));
+    scheduler.Apply(scheduler.MakePlan());
+    scheduler.Add(Spec(1, 333, 0, 0, 5));
+    int64_t fed = 0;
+    while (fed < 333) {
+      const Plan plan = scheduler.MakePlan();
+      for (const PlanEntry& entry : plan.entries) {
+        if (entry.id == 1) fed += entry.num_tokens;
+      }
+      EXPECT_TRUE(fed % 32 == 0 || fed == 333) << fed;
+      scheduler.Apply(plan);
+    }
+  }
+}
+
 TEST(SchedulerTest, RunningDecodesKeepTheirPaceWhileAPromptIsPrefilled) {
   Scheduler scheduler({.num_slots = 3, .max_batched_tokens = 66, .chunk_alignment = 64});
   scheduler.Add(Spec(1, 1, 100));

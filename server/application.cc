@@ -18,6 +18,8 @@ namespace {
 
 // Time for the last messages to reach their readers once every request has ended.
 constexpr Duration kFlushTime = std::chrono::seconds(5);
+// Time for clients without calls to hang up by themselves.
+constexpr Duration kHangUpTime = std::chrono::milliseconds(100);
 
 std::string ServedName(const ServerOptions& options) {
   if (!options.served_model_name.empty()) return options.served_model_name;
@@ -142,7 +144,10 @@ bool Application::Drain() {
     LOG_WARNING("requests still ran after {} s and were ended (--shutdown-timeout)",
                 options_.shutdown_timeout);
   }
-  grpc_->Shutdown(kFlushTime);
+  if (!service_->WaitUntilIdle(kFlushTime)) {
+    LOG_WARNING("some clients did not read their last messages and are cut off");
+  }
+  grpc_->Shutdown(kHangUpTime);
   return !failed;
 }
 

@@ -148,4 +148,9 @@ void GenerateStream::OnCancel() {
   if (!record_.AtDeadline()) control_.Cancel();
 }
 
+void GenerateStream::OnDone() {
+  lease_.Release();
+  self_.reset();
+}
+
 }  // namespace hgrn2

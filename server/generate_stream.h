@@ -29,7 +29,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
                                                                const v1::GenerateRequest& request);
 
   explicit GenerateStream(const ServiceContext& context)
-      : context_(context), record_(context, "Generate") {}
+      : context_(context), lease_(context.active_calls), record_(context, "Generate") {}
 
   // CompletionHandler, on a worker thread.
   void OnDelta(ChoiceDelta delta) override;
@@ -38,7 +38,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   // ServerWriteReactor, on gRPC's threads.
   void OnWriteDone(bool ok) override;
   void OnCancel() override;
-  void OnDone() override { self_.reset(); }
+  void OnDone() override;
 
  private:
   void Submit(const grpc::CallbackServerContext& call, const v1::GenerateRequest& request);
@@ -50,6 +50,7 @@ class GenerateStream final : public grpc::ServerWriteReactor<v1::GenerateRespons
   void Pump();
 
   const ServiceContext& context_;
+  ActiveCalls::Lease lease_;  // until gRPC is done with the reactor
   CallRecord record_;
   ControlHolder control_;
   std::shared_ptr<GenerateStream> self_;  // until gRPC is done with the reactor

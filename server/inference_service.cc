@@ -1,6 +1,7 @@
 #include "server/inference_service.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -9,6 +10,18 @@
 #include "server/unary_calls.h"
 
 namespace hgrn2 {
+
+namespace {
+
+ServiceContext WithActiveCalls(ServiceContext context, ActiveCalls* active_calls) {
+  context.active_calls = active_calls;
+  return context;
+}
+
+}  // namespace
+
+InferenceService::InferenceService(ServiceContext context)
+    : context_(WithActiveCalls(std::move(context), &active_calls_)) {}
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
     grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {

@@ -9,7 +9,11 @@ namespace hgrn2 {
 
 class InferenceService final : public v1::Inference::CallbackService {
  public:
-  explicit InferenceService(ServiceContext context) : context_(std::move(context)) {}
+  // `context.active_calls` is set by the service.
+  explicit InferenceService(ServiceContext context);
+
+  // Waits until every call's last message is sent. False if some are left after `timeout`.
+  bool WaitUntilIdle(Duration timeout) { return active_calls_.WaitForNone(timeout); }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* call, const v1::GenerateRequest* request) override;
@@ -37,6 +41,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call, const char* method,
                                    const absl::Status& status);
 
+  ActiveCalls active_calls_;
   const ServiceContext context_;
 };
 

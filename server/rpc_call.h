@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/mutex.h"
 #include "engine/frontend/frontend.h"
+#include "server/active_calls.h"
 #include "server/metrics.h"
 
 namespace hgrn2 {
@@ -20,6 +21,7 @@ namespace hgrn2 {
 struct ServiceContext {
   Frontend* frontend = nullptr;
   Metrics* metrics = nullptr;
+  ActiveCalls* active_calls = nullptr;
   v1::GetModelResponse model;             // GetModel's answer
   int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one Generate call
   int64_t max_response_bytes = 16 << 20;  // of a unary call

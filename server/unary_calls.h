@@ -20,7 +20,10 @@ class CompleteCall final : public grpc::ServerUnaryReactor, public CompletionHan
                                          v1::CompleteResponse* response);
 
   CompleteCall(const ServiceContext& context, v1::CompleteResponse* response)
-      : context_(context), record_(context, "Complete"), response_(response) {}
+      : context_(context),
+        lease_(context.active_calls),
+        record_(context, "Complete"),
+        response_(response) {}
 
   // CompletionHandler: never concurrently, so response_ needs no lock.
   void OnDelta(ChoiceDelta delta) override;
@@ -28,13 +31,17 @@ class CompleteCall final : public grpc::ServerUnaryReactor, public CompletionHan
 
   // ServerUnaryReactor
   void OnCancel() override;
-  void OnDone() override { self_.reset(); }
+  void OnDone() override {
+    lease_.Release();
+    self_.reset();
+  }
 
  private:
   void Submit(const grpc::CallbackServerContext& call, const v1::GenerateRequest& request);
   void Refuse(const absl::Status& status);
 
   const ServiceContext& context_;
+  ActiveCalls::Lease lease_;
   CallRecord record_;
   ControlHolder control_;
   v1::CompleteResponse* const response_;  // gRPC's, until Finish
@@ -51,7 +58,10 @@ class ScoreCall final : public grpc::ServerUnaryReactor, public ScoreHandler {
                                          v1::ScoreResponse* response);
 
   ScoreCall(const ServiceContext& context, v1::ScoreResponse* response)
-      : context_(context), record_(context, "Score"), response_(response) {}
+      : context_(context),
+        lease_(context.active_calls),
+        record_(context, "Score"),
+        response_(response) {}
 
   // ScoreHandler
   void OnDone(const absl::Status& status, std::vector<ContinuationResult> results,
@@ -59,13 +69,17 @@ class ScoreCall final : public grpc::ServerUnaryReactor, public ScoreHandler {
 
   // ServerUnaryReactor
   void OnCancel() override;
-  void OnDone() override { self_.reset(); }
+  void OnDone() override {
+    lease_.Release();
+    self_.reset();
+  }
 
  private:
   void Submit(const grpc::CallbackServerContext& call, const v1::ScoreRequest& request);
   void Refuse(const absl::Status& status);
 
   const ServiceContext& context_;
+  ActiveCalls::Lease lease_;
   CallRecord record_;
   ControlHolder control_;
   v1::ScoreResponse* const response_;

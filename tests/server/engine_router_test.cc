@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/status.h"
 #include "tests/server/fake_engine.h"
 
 namespace hgrn2 {

@@ -133,7 +133,7 @@ TEST_F(FlagsTest, ErrorsNameOptionLimitAndSource) {
 
 TEST_F(FlagsTest, NumbersMustBeWholeAndInRange) {
   for (const char* bad : {"", "1.5", "1e3", "0x10", " 1", "1 ", "-1", "99999999999999999999"}) {
-    Error("max-num-queued-reqs", {std::string("--max-num-queued-reqs=") + bad});
+    Error("max-num-queued-reqs", {}, {std::string("HGRN2_MAX_NUM_QUEUED_REQS=") + bad});
   }
   for (const char* bad : {"nan", "inf", "-0.1", "1s", "90000"}) {
     Error("shutdown-timeout", {std::string("--shutdown-timeout=") + bad});
@@ -151,7 +151,7 @@ TEST_F(FlagsTest, Devices) {
   EXPECT_EQ(Options({"--device", "cpu,cpu"}).devices.size(), 2u);
   for (const char* bad : {"", ",", "gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:64", "cuda:0,cuda:0",
                           "cuda,cuda:0", "auto,cpu", "cpu,", "cpu cpu", "cudax"}) {
-    Error("device", {std::string("--device=") + bad});
+    Error("device", {}, {std::string("HGRN2_DEVICE=") + bad});
   }
 }
 

@@ -206,6 +206,7 @@ TEST_F(GrpcServiceTest, ASlowReaderIsCancelledWithBoundedMemory) {
   ASSERT_TRUE(call->request->WaitCancelled());
   // The window and the socket's buffers take some megabytes; the queue behind them 64 KiB.
   EXPECT_LT(chunks, 10000);
+  RecordProperty("chunks", chunks);
   for (int i = 0; i < 100; ++i) call->request->Delta("dropped");
   call->request->Finish(absl::CancelledError("by us"));
   const grpc::Status status = call->Finish();

@@ -226,7 +226,9 @@ void Chunks(const RecurrenceParams& p, float* state, int64_t ld) {
   }
 }
 
-void ChunkedRecurrenceImpl(const RecurrenceParams& p) {
+// Up to kSplitTokens tokens.
+void SplitImpl(const RecurrenceParams& p) {
+  if (p.tokens == 1) return RecurrentStepImpl(p);  // as if it had come in a step of its own
   if (p.zero_state) ClearState(p);
   float* const copy = p.scratch->state.data();
   switch (p.state_dtype) {
@@ -240,6 +242,19 @@ void ChunkedRecurrenceImpl(const RecurrenceParams& p) {
       return StoreState<Bf16Memory>(p, copy);
     default:
       return Chunks(p, static_cast<float*>(p.state) + p.column_begin, p.state_ld);
+  }
+}
+
+void ChunkedRecurrenceImpl(const RecurrenceParams& p) {
+  RecurrenceParams part = p;
+  for (int token = 0; token < p.tokens; token += kSplitTokens) {
+    part.q = p.q + token * p.ld;
+    part.f = p.f + token * p.ld;
+    part.i = p.i + token * p.ld;
+    part.o = p.o + token * p.ldo;
+    part.tokens = HWY_MIN(kSplitTokens, p.tokens - token);
+    part.zero_state = p.zero_state && token == 0;
+    SplitImpl(part);
   }
 }
 

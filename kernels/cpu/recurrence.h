@@ -11,6 +11,9 @@ namespace hgrn2::cpu {
 
 inline constexpr int kStateColumnPadding = 16;  // rows of S are padded to a multiple of this
 inline constexpr int kChunkTokens = 16;
+// A prompt cut at multiples of this gives the same bits as the whole: there, and only there, 16-bit
+// states are rounded. Multiple of kChunkTokens.
+inline constexpr int kSplitTokens = 64;
 
 // Scratch of one thread for heads of up to `head_dim`. Matrices are [kChunkTokens][ld].
 struct RecurrenceScratch {
@@ -53,7 +56,7 @@ void RecurrentStep(const RecurrenceParams& params);
 
 // Any number of tokens, kChunkTokens at a time: S is read and written once a chunk and everything
 // becomes small matrix products. Decays are products of gates, never quotients, so gates near zero
-// neither overflow nor lose the state. A 16-bit state is rounded once, at the end.
+// neither overflow nor lose the state. A 16-bit state is rounded every kSplitTokens and at the end.
 void ChunkedRecurrence(const RecurrenceParams& params);
 
 }  // namespace hgrn2::cpu

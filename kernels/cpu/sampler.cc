@@ -143,25 +143,29 @@ Range RangeOf(const Candidates& c) {
   return {hn::GetLane(hn::MinOfLanes(df, min)), hn::GetLane(hn::MaxOfLanes(df, max))};
 }
 
-struct Above {
+struct Split {
   float weight;    // of the values greater than the pivot
   float smallest;  // of those values
+  float largest;   // of the others
 };
 
-Above WeighAbove(const Candidates& c, float pivot) {
+Split SplitAt(const Candidates& c, float pivot) {
   const DF df;
   const VF p = hn::Set(df, pivot);
   const VF infinity = hn::Set(df, -kNegInf);
   VF sum = hn::Zero(df);
   VF smallest = infinity;
+  VF largest = hn::Neg(infinity);
   for (int i = 0; i < c.count; i += kLanes) {
     const VF v = hn::LoadU(df, c.values + i);
     const VF w = c.weights != nullptr ? hn::LoadU(df, c.weights + i) : hn::Set(df, 1.0f);
     const auto above = hn::Gt(v, p);
     sum = hn::Add(sum, hn::IfThenElseZero(above, w));
     smallest = hn::Min(smallest, hn::IfThenElse(above, v, infinity));
+    largest = hn::Max(largest, hn::IfThenElse(above, hn::Neg(infinity), v));
   }
-  return {hn::GetLane(hn::SumOfLanes(df, sum)), hn::GetLane(hn::MinOfLanes(df, smallest))};
+  return {hn::GetLane(hn::SumOfLanes(df, sum)), hn::GetLane(hn::MinOfLanes(df, smallest)),
+          hn::GetLane(hn::MaxOfLanes(df, largest))};
 }
 
 // Keeps the candidates on one side of the pivot.
@@ -190,24 +194,46 @@ void KeepSide(Candidates* c, float pivot, bool keep_above) {
 // answer. At least one candidate; destroys them.
 float SmallestKept(Candidates c, float target) {
   PadCandidates(c);
+  Range range = RangeOf(c);
   float above = 0;  // weight above all candidates that are left
   float kept = std::numeric_limits<float>::infinity();
-  while (c.count > 0) {
-    const Range range = RangeOf(c);
-    if (range.min == range.max) return above < target ? range.min : kept;
+  while (range.min < range.max) {
     float pivot = range.min + (range.max - range.min) * 0.5f;
     if (!(pivot < range.max)) pivot = range.min;
-    const Above upper = WeighAbove(c, pivot);
-    if (above + upper.weight >= target) {
-      KeepSide(&c, pivot, /*keep_above=*/true);  // all others have too much above them
-      continue;
+    const Split split = SplitAt(c, pivot);
+    const bool go_above = above + split.weight >= target;  // all others have too much above them
+    if (go_above) {
+      range.min = split.smallest;
+    } else {
+      // Everything above the pivot is kept: the answer is there or below.
+      kept = split.smallest;
+      above += split.weight;
+      range.max = split.largest;
     }
-    // Everything above the pivot is kept: the answer is there or below.
-    kept = upper.smallest;
-    above += upper.weight;
-    KeepSide(&c, pivot, /*keep_above=*/false);
+    KeepSide(&c, pivot, go_above);
   }
-  return kept;
+  return above < target ? range.min : kept;
+}
+
+// The top_p threshold of the tokens x >= threshold; see Threshold.
+float TopPThreshold(const float* x, int padded, float max, float threshold, float top_p, int vocab,
+                    SamplerScratch* scratch) {
+  float* values = scratch->values.data();
+  float* weights = scratch->weights.data();
+  if (threshold > std::numeric_limits<float>::lowest()) {
+    const Candidates c{values, weights,
+                       CompressAtLeast(x, nullptr, padded, threshold, values, nullptr, nullptr)};
+    PadCandidates(c);
+    x = values;
+    padded = static_cast<int>(RoundUp(c.count, kLanes));
+  }
+  const float sum = SumExp(x, padded, max, weights);
+  // All tokens below max - log(vocab / (1 - top_p)) together weigh less than (1 - top_p) of the
+  // greatest alone, so none of them is kept: most of a row need not be searched.
+  const float range = top_p < 1 ? std::log(static_cast<float>(vocab) / (1 - top_p)) : kNegligible;
+  const float floor = max - std::min(kNegligible, range + 1);
+  const int count = CompressAtLeast(x, weights, padded, floor, values, weights, nullptr);
+  return std::min(SmallestKept({values, weights, count}, top_p * sum), max);
 }
 
 // x >= the result is what min_p, top_k and top_p keep, in this order.
@@ -222,17 +248,10 @@ float Threshold(const float* x, int padded, float max, const SamplingScalars& s,
       threshold = SmallestKept({values, nullptr, count}, static_cast<float>(s.top_k));
     }
   }
+  // Something is always kept: the most probable.
   if (s.top_p < 1) {
-    float* weights = scratch->weights.data();
-    const int count = CompressAtLeast(x, nullptr, padded, std::max(threshold, max - kNegligible),
-                                      values, nullptr, nullptr);
-    Candidates c{values, weights, count};
-    PadCandidates(c);
-    const float sum = SumExp(values, static_cast<int>(RoundUp(count, kLanes)), max, weights);
-    PadCandidates(c);
-    const float kept = SmallestKept(c, s.top_p * sum);
-    // Something is always kept: the most probable.
-    threshold = std::max(threshold, std::min(kept, max));
+    threshold = std::max(
+        threshold, TopPThreshold(x, padded, max, threshold, s.top_p, vocab, scratch));
   }
   return threshold;
 }

@@ -2,6 +2,7 @@
 #include <hwy/targets.h>
 
 #include <cmath>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <vector>
@@ -149,6 +150,24 @@ TEST(CpuBackendTest, ValidationLossOfTheEmbeddedModel) {
     const auto backend = MakeCpuBackend(*weights, options);
     ASSERT_TRUE(backend.ok());
     EXPECT_NEAR(BackendLoss(backend->get(), {row}), expected, dtype == DType::kF32 ? 1e-5 : 3e-3);
+  }
+}
+
+// By hand, minutes: --gtest_also_run_disabled_tests --gtest_filter=*FullValidationSet*
+TEST(CpuBackendTest, DISABLED_FullValidationSet) {
+  auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const ValidationSet set = LoadValidationSet();
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    BackendOptions options;
+    options.dtype = dtype;
+    options.num_slots = 1;
+    options.max_batched_tokens = 1024;
+    const auto backend = MakeCpuBackend(*weights, options);
+    ASSERT_TRUE(backend.ok());
+    const double loss = BackendLoss(backend->get(), set.rows);
+    std::printf("%s: %.7f\n", Name(dtype), loss);
+    EXPECT_NEAR(loss, 3.2187657754851555, 1e-3);  // reference.json: valid_nll_per_token
   }
 }
 

@@ -14,8 +14,8 @@ namespace hgrn2 {
 // Ids may have gaps; a gap is an empty, absent token.
 class Vocabulary {
  public:
-  // Ids above this are refused when a vocabulary is read: a gap costs memory.
-  static constexpr int64_t kMaxId = (int64_t{1} << 24) - 1;
+  // Ids above this are refused when a vocabulary is read: a gap costs about 100 bytes per id.
+  static constexpr int64_t kMaxId = (int64_t{1} << 21) - 1;
 
   Vocabulary() = default;
   Vocabulary(Vocabulary&&) = default;

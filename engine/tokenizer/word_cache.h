@@ -2,6 +2,7 @@
 // one thread. Natural text repeats its words, and a hit costs less than merging again.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -44,7 +45,7 @@ class WordCache {
     e.bytes = static_cast<uint8_t>(word.size());
     e.count = static_cast<uint8_t>(count);
     std::memcpy(e.text, word.data(), word.size());
-    std::memcpy(e.ids, ids, count * sizeof(int32_t));
+    std::copy_n(ids, count, e.ids);
   }
 
  private:

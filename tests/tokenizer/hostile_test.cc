@@ -36,7 +36,7 @@ std::vector<Case> Cases() {
       {"VocabArray", [](json* d) { (*d)["model"]["vocab"] = json::array(); }, {"model.vocab", "an object"}},
       {"VocabString", [](json* d) { (*d)["model"]["vocab"]["a"] = "1"; }, {"model.vocab['a']", "integer"}},
       {"VocabNegative", [](json* d) { (*d)["model"]["vocab"]["a"] = -1; }, {"model.vocab['a']", "[0, "}},
-      {"VocabHuge", [](json* d) { (*d)["model"]["vocab"]["a"] = 4294967296; }, {"model.vocab['a']", "16777215"}},
+      {"VocabHuge", [](json* d) { (*d)["model"]["vocab"]["a"] = 4294967296; }, {"model.vocab['a']", "2097151"}},
       {"VocabUint64", [](json* d) { (*d)["model"]["vocab"]["a"] = UINT64_MAX; }, {"model.vocab['a']"}},
       {"VocabFloat", [](json* d) { (*d)["model"]["vocab"]["a"] = 1.5; }, {"model.vocab['a']", "integer"}},
       {"VocabDuplicateId", [](json* d) { (*d)["model"]["vocab"]["zzz"] = 5; }, {"another token", "5"}},

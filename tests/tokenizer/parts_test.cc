@@ -99,7 +99,7 @@ TEST(RegexTest, RefusesWhatPcreWouldReadOtherwise) {
 }
 
 TEST(RegexTest, CatastrophicPatternIsAnError) {
-  const auto regex = Regex::Compile("(a|aa|aaa)*(a|aa)*c");
+  const auto regex = Regex::Compile("(a|aa)+[xy]");
   ASSERT_TRUE(regex.ok());
   std::vector<Segment> segments;
   EXPECT_EQ((*regex)->Segments(std::string(5000, 'a'), &segments).code(),

@@ -40,11 +40,13 @@ struct StepShared {
   float* decay;   // [K] decay since S_0 (* FP8 scale)
   float* score;   // [N]
   float* o;       // [warps][columns]
+  uint64_t* arrived;  // mbarriers of the ring's and the state's copies
 
   static __host__ __device__ size_t Bytes(int length, int K) {
     return sizeof(S) * K * Shape::kColumns +
            static_cast<size_t>(length) * K * (2 * sizeof(A) + sizeof(float)) +
-           sizeof(float) * (3 * K + kMaxReplay + Shape::kWarps * Shape::kColumns);
+           sizeof(float) * (3 * K + kMaxReplay + Shape::kWarps * Shape::kColumns) +
+           2 * sizeof(uint64_t);
   }
   __device__ StepShared(char* base, int length, int K) {
     state = reinterpret_cast<S*>(base);
@@ -55,25 +57,70 @@ struct StepShared {
     decay = weight + K;
     score = decay + K;
     o = score + kMaxReplay;
+    arrived = reinterpret_cast<uint64_t*>(o + Shape::kWarps * Shape::kColumns);
   }
-  // This thread's 16 bytes of row k: it copied them itself, so no barrier is needed. Zeros past K.
+  // This thread's 16 bytes of row k. Zeros past K.
   __device__ __forceinline__ uint4* OwnAt(int k) const {
     return reinterpret_cast<uint4*>(state + k * Shape::kColumns + threadIdx.x % kLanes * Shape::kVec);
   }
   __device__ __forceinline__ uint4 Own(int k, int K) const { return k < K ? *OwnAt(k) : uint4{}; }
 };
 
+__device__ __forceinline__ uint32_t SharedAddress(const void* at) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(at));
+}
+
+// Copies into shared memory that arrive in two batches: first the ring, then the state. On sm_90
+// the bulk copy engine does them, at one instruction per contiguous piece; before, every thread
+// copies 16 bytes at a time, and what it copied is visible to itself after Wait.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+__device__ __forceinline__ void CopyInit(uint64_t* arrived) {
+  if (threadIdx.x == 0) {
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(SharedAddress(arrived)) : "memory");
+    asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(SharedAddress(arrived + 1)) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  __syncthreads();
+}
+__device__ __forceinline__ void CopyExpect(uint64_t* barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint32_t bytes,
+                                         uint64_t* barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+          SharedAddress(shared)),
+      "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
+      : "memory");
+}
+template <int kBatch>
+__device__ __forceinline__ void CopyWait(uint64_t* arrived) {
+  const uint32_t address = SharedAddress(arrived + kBatch);
+  uint32_t done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{\n.reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared.b64 p, [%1], 0;\n"
+        "selp.u32 %0, 1, 0, p;\n}"
+        : "=r"(done)
+        : "r"(address)
+        : "memory");
+  }
+}
+#else
+__device__ __forceinline__ void CopyInit(uint64_t*) {}
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
-  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(global)
+               : "memory");
 }
-__device__ __forceinline__ void CopyAsyncCommit() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
+__device__ __forceinline__ void CopyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kBatch>
+__device__ __forceinline__ void CopyWait(uint64_t*) {
+  asm volatile("cp.async.wait_group %0;" ::"n"(1 - kBatch) : "memory");
 }
-template <int kPending>
-__device__ __forceinline__ void CopyAsyncWait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
+#endif
 
 // Where a sequence stands in its ring.
 struct RingCursor {
@@ -98,27 +145,27 @@ struct Token {
   float bound[kChannels], scale[kChannels];
 
   // What does not depend on the kernel in front.
-  __device__ __forceinline__ void FetchEarly(const DecodeStepParams& p, int slot, int head,
+  __device__ __forceinline__ void FetchEarly(const DecodeStepParams& p, int K, int slot, int head,
                                              bool reset) {
-    const int K = p.head_dim;
 #pragma unroll
     for (int j = 0; j < kChannels; ++j) {
       const int k = threadIdx.x + j * StepShape<S, kLanes>::kThreads;
-      bound[j] = k < K ? p.lower_bound[head * K + k] : 0.0f;
+      if (k >= K) break;
+      bound[j] = p.lower_bound[head * K + k];
       scale[j] = 1.0f;
       if (kIsFp8<S>)  // a reset slot's scales may be anything
-        scale[j] = k < K && !reset
-                       ? p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k]
-                       : 0.0f;
+        scale[j] = reset ? 0.0f
+                         : p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k];
     }
   }
-  __device__ __forceinline__ void Fetch(const DecodeStepParams& p, int row, int head) {
-    const int K = p.head_dim, d = p.num_heads * K;
+  __device__ __forceinline__ void Fetch(const DecodeStepParams& p, int K, int row, int head) {
+    const int d = p.num_heads * K;
     const A* qfi = static_cast<const A*>(p.qfi) + static_cast<int64_t>(row) * 3 * d + head * K;
 #pragma unroll
     for (int j = 0; j < kChannels; ++j) {
       const int k = threadIdx.x + j * StepShape<S, kLanes>::kThreads;
-      if (k < K) q[j] = qfi[k], f[j] = qfi[d + k], i[j] = qfi[2 * d + k];
+      if (k >= K) break;
+      q[j] = qfi[k], f[j] = qfi[d + k], i[j] = qfi[2 * d + k];
     }
   }
 };
@@ -154,10 +201,18 @@ __device__ __forceinline__ void DecayKeys(const Token<S, A, kLanes>& token, int 
 // score[s] = q . keys[s], a warp per token.
 template <typename S, typename A, int kLanes>
 __device__ __forceinline__ void ScoreKeys(int n, int K, const StepShared<S, A, kLanes>& shared) {
-  const int lane = threadIdx.x % 32;
-  for (int s = threadIdx.x / 32; s <= n; s += StepShape<S, kLanes>::kWarps) {
+  constexpr int kPerLane = 256 / 32;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if (warp > n) return;
+  float q[kPerLane];
+#pragma unroll
+  for (int j = 0; j < kPerLane; ++j) q[j] = lane + 32 * j < K ? shared.q[lane + 32 * j] : 0.0f;
+#pragma unroll 1
+  for (int s = warp; s <= n; s += StepShape<S, kLanes>::kWarps) {
     float sum = 0;
-    for (int k = lane; k < K; k += 32) sum = fmaf(shared.q[k], shared.keys[s * K + k], sum);
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j)
+      if (lane + 32 * j < K) sum = fmaf(q[j], shared.keys[s * K + lane + 32 * j], sum);
     sum = WarpSum(sum);
     if (lane == 0) shared.score[s] = sum;
   }
@@ -233,10 +288,11 @@ __device__ __forceinline__ void FoldRows(int first_row, int column, bool active,
 
 // Adds the warps' partial outputs and the ring's tokens, and writes o and its sums of squares.
 template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void WriteOutput(const DecodeStepParams& p, int row, int head, int column0,
-                                            int n, const StepShared<S, A, kLanes>& shared) {
+__device__ __forceinline__ void WriteOutput(const DecodeStepParams& p, int K, int row, int head,
+                                            int column0, int n,
+                                            const StepShared<S, A, kLanes>& shared) {
   using Shape = StepShape<S, kLanes>;
-  const int K = p.head_dim, d = p.num_heads * K;
+  const int d = p.num_heads * K;
   const float scale = rsqrtf(static_cast<float>(K));
   for (int c = threadIdx.x; c < Shape::kColumns; c += Shape::kThreads) {
     const int v = column0 + c;
@@ -275,37 +331,60 @@ __device__ __forceinline__ void ZeroOutput(const DecodeStepParams& p, int row, i
   }
 }
 
-// Starts the copies of the ring's n tokens and of the state tile (two groups, in this order: the
-// gates of the ring are worked on while the state arrives).
+// Starts the copies of the ring's n tokens and of the state tile. The gates of the ring are worked on
+// while the state arrives. A reset slot's state is not read.
 template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void FetchTile(const A* ring, int n, const S* state, int column, bool active,
-                                          bool reset, int K, const StepShared<S, A, kLanes>& shared) {
+__device__ __forceinline__ void FetchTile(const A* ring, int n, const S* state, int column0, bool reset,
+                                          int K, const StepShared<S, A, kLanes>& shared) {
   using Shape = StepShape<S, kLanes>;
-  const int bytes = n * 2 * K * static_cast<int>(sizeof(A));
-  for (int at = threadIdx.x * 16; at < bytes; at += Shape::kThreads * 16)
-    CopyAsync16(reinterpret_cast<char*>(shared.ring) + at, reinterpret_cast<const char*>(ring) + at);
-  CopyAsyncCommit();
-#pragma unroll 8
-  for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass) {
-    if (active && !reset)
-      CopyAsync16(shared.OwnAt(k), state + static_cast<int64_t>(k) * K + column);
-    else
-      *shared.OwnAt(k) = uint4{0, 0, 0, 0};
+  const uint32_t ring_bytes = n * 2 * K * static_cast<uint32_t>(sizeof(A));
+  const int columns = min(Shape::kColumns, K - column0);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (threadIdx.x < 32 && !reset) {
+    const uint32_t row_bytes = columns * static_cast<uint32_t>(sizeof(S));
+    if (threadIdx.x == 0) {
+      CopyExpect(shared.arrived, ring_bytes);
+      if (ring_bytes > 0) CopyBulk(shared.ring, ring, ring_bytes, shared.arrived);
+      CopyExpect(shared.arrived + 1, row_bytes * K);
+    }
+    __syncwarp();
+    if (columns == Shape::kColumns && columns == K) {
+      if (threadIdx.x == 0) CopyBulk(shared.state, state, row_bytes * K, shared.arrived + 1);
+    } else {
+      for (int k = threadIdx.x; k < K; k += 32)
+        CopyBulk(shared.state + k * Shape::kColumns, state + static_cast<int64_t>(k) * K + column0,
+                 row_bytes, shared.arrived + 1);
+    }
   }
-  CopyAsyncCommit();
+#else
+  for (uint32_t at = threadIdx.x * 16; at < ring_bytes; at += Shape::kThreads * 16)
+    CopyAsync16(reinterpret_cast<char*>(shared.ring) + at, reinterpret_cast<const char*>(ring) + at);
+  CopyCommit();
+  const int column = (threadIdx.x % kLanes) * Shape::kVec;
+#pragma unroll 8
+  for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass)
+    if (column < columns && !reset)
+      CopyAsync16(shared.OwnAt(k), state + static_cast<int64_t>(k) * K + column0 + column);
+  CopyCommit();
+#endif
+  if (reset || (threadIdx.x % kLanes) * Shape::kVec >= columns)  // no copy writes there
+    for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass)
+      *shared.OwnAt(k) = uint4{0, 0, 0, 0};
 }
 
-// kReplay: false means that every step writes the state and there is no ring.
-template <typename S, typename A, int kLanes, bool kReplay>
+// kReplay: false means that every step writes the state and there is no ring. kHeadDim: 0, or the
+// head dim, where knowing it saves instructions.
+template <typename S, typename A, int kLanes, bool kReplay, int kHeadDim>
 __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, kLanes>::kBlocksPerSm)
     DecodeStepKernel(const __grid_constant__ KernelParams params) {
   using Shape = StepShape<S, kLanes>;
   extern __shared__ __align__(16) char shared_bytes[];
   const DecodeStepParams& p = params.p;
-  const int K = p.head_dim, N = kReplay ? p.ring.length : 1;
+  const int K = kHeadDim != 0 ? kHeadDim : p.head_dim, N = kReplay ? p.ring.length : 1;
   const int b = blockIdx.y, head = blockIdx.x / params.tiles;
   const int column0 = (blockIdx.x % params.tiles) * Shape::kColumns;
   const StepShared<S, A, kLanes> shared(shared_bytes, N, K);
+  CopyInit(shared.arrived);
 
   const int slot = p.slots[b];
   const int row = p.token_rows != nullptr ? p.token_rows[b] : b;
@@ -323,22 +402,22 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, k
   float* scales = kIsFp8<S> ? p.state.scales + slot_head * K : nullptr;
   const int column = column0 + (threadIdx.x % kLanes) * Shape::kVec;
   const bool active = column < K;
-  FetchTile<S, A, kLanes>(ring + (cursor.x - n) * 2 * K, n, state, column, active, reset, K, shared);
+  FetchTile<S, A, kLanes>(ring + (cursor.x - n) * 2 * K, n, state, column0, reset, K, shared);
   Token<S, A, kLanes> token;
-  token.FetchEarly(p, slot, head, reset);
+  token.FetchEarly(p, K, slot, head, reset);
 
   GridDependencyWait();
   GridDependencyLaunch();
-  token.Fetch(p, row, head);
-  if (kReplay) {
-    CopyAsyncWait<1>();
+  token.Fetch(p, K, row, head);
+  if (kReplay && n > 0) {
+    CopyWait<0>(shared.arrived);
     __syncthreads();
   }
   DecayKeys<S, A, kLanes>(token, K, n,
                           cursor.fold || column0 > 0 ? nullptr : ring + cursor.x * 2 * K, shared);
   __syncthreads();
   ScoreKeys<S, A, kLanes>(n, K, shared);
-  CopyAsyncWait<0>();
+  if (!reset) CopyWait<1>(shared.arrived);
 
   const int thread_row = threadIdx.x / kLanes;
   float o[Shape::kVec] = {};
@@ -368,14 +447,14 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, k
     for (int c = 0; c < Shape::kVec; ++c) out[c] = o[c];
   }
   __syncthreads();
-  WriteOutput<S, A, kLanes>(p, row, head, column0, n, shared);
+  WriteOutput<S, A, kLanes>(p, K, row, head, column0, n, shared);
 }
 
-template <typename S, typename A, int kLanes, bool kReplay>
+template <typename S, typename A, int kLanes, bool kReplay, int kHeadDim>
 cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   using Shape = StepShape<S, kLanes>;
   const KernelParams params = {p, static_cast<int32_t>(CeilDiv(p.head_dim, Shape::kColumns))};
-  const auto kernel = DecodeStepKernel<S, A, kLanes, kReplay>;
+  const auto kernel = DecodeStepKernel<S, A, kLanes, kReplay, kHeadDim>;
   const size_t bytes = StepShared<S, A, kLanes>::Bytes(kReplay ? p.ring.length : 1, p.head_dim);
   if (bytes > 48 * 1024) {
     HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
@@ -387,8 +466,15 @@ cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
 
 template <typename S, typename A, int kLanes>
 cudaError_t LaunchShape(const DecodeStepParams& p, cudaStream_t stream) {
-  return p.ring.length > 1 ? LaunchKernel<S, A, kLanes, true>(p, stream)
-                           : LaunchKernel<S, A, kLanes, false>(p, stream);
+  constexpr bool kServes128 = StepShape<S, kLanes>::kColumns == (sizeof(S) == 4 ? 64 : 128);
+  const bool replay = p.ring.length > 1;
+  if constexpr (kServes128) {
+    if (p.head_dim == 128)
+      return replay ? LaunchKernel<S, A, kLanes, true, 128>(p, stream)
+                    : LaunchKernel<S, A, kLanes, false, 128>(p, stream);
+  }
+  return replay ? LaunchKernel<S, A, kLanes, true, 0>(p, stream)
+                : LaunchKernel<S, A, kLanes, false, 0>(p, stream);
 }
 
 // The tile is a function of head dim and dtype alone: results do not depend on the batch.

@@ -12,21 +12,37 @@ struct Gate {
   float k;
 };
 
-// kExact: for float32 activations; otherwise the hardware's approximations (about 2 ulp).
+// exp(-x) and 1 / (1 + exp(-x)), whose product is 1 / (1 + exp(x)): both keep their relative
+// precision down to 1e-38. kExact: for float32 activations; otherwise the hardware's
+// approximations (about 2 ulp).
+struct Logistic {
+  float e;
+  float r;
+};
+template <bool kExact>
+__device__ __forceinline__ Logistic LogisticOf(float x) {
+  const float clamped = fmaxf(x, -87.0f);  // exp(87) is finite
+  if constexpr (kExact) {
+    const float e = expf(-clamped);
+    return {e, 1.0f / (1.0f + e)};
+  } else {
+    float e, r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(e) : "f"(clamped * -1.4426950408889634f));
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(1.0f + e));
+    return {e, r};
+  }
+}
+
 template <bool kExact>
 __device__ __forceinline__ Gate ForgetGate(float f, float lower_bound) {
-  const float e = kExact ? expf(-fabsf(f)) : __expf(-fabsf(f));
-  const float r = kExact ? 1.0f / (1.0f + e) : __fdividef(1.0f, 1.0f + e);
-  const float er = e * r;
+  const Logistic l = LogisticOf<kExact>(f);
   const float span = 1.0f - lower_bound;
-  return {fmaf(span, f >= 0 ? r : er, lower_bound), span * (f >= 0 ? er : r)};
+  return {fmaf(span, l.r, lower_bound), span * (l.e * l.r)};
 }
 
 template <bool kExact>
 __device__ __forceinline__ float SwishGate(float q) {
-  const float e = kExact ? expf(-fabsf(q)) : __expf(-fabsf(q));
-  const float r = kExact ? 1.0f / (1.0f + e) : __fdividef(1.0f, 1.0f + e);
-  return q * (q >= 0 ? r : e * r);
+  return q * LogisticOf<kExact>(q).r;
 }
 
 inline constexpr float kMaxE4M3 = 448.0f;

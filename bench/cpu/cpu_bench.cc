@@ -1,16 +1,18 @@
-// Speed of the CPU backend on the embedded model: decode by batch, prefill, sampling, fork-join, and
-// the memory bandwidth that bounds decode at batch 1, all in one run.
+// Speed of the CPU backend: decode by batch, prefill, sampling and fork-join, beside what bounds
+// them: the bandwidth at which the same bytes are read and the rate of products from the L1 cache.
 //
-//   cpu_bench [threads] [rounds]
+//   cpu_bench [threads] [rounds] [embedded|large]
 //
-// Everything is measured in turn in each round and the median over rounds is printed, so that load
-// from outside hits all rows alike and ratios stay comparable.
+// embedded: the model in models/. large: 152 M random parameters, whose weights are larger than any
+// cache. Everything is measured in turn in each round and the median over rounds is printed, so
+// that load from outside hits all rows alike and ratios stay comparable.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "engine/loader/weights.h"
 #include "kernels/cpu/aligned_buffer.h"
 #include "kernels/cpu/cpu_info.h"
+#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/cpu/thread_pool.h"
 
@@ -79,10 +82,46 @@ class Reader {
   ThreadPool* pool_;
 };
 
+// Products of a register block whose operands stay in the L1 cache, on all threads: the most that
+// the machine multiplies.
+class Peak {
+ public:
+  Peak(DType dtype, ThreadPool* pool)
+      : weights_(cpu::kPanelColumns, kDepth, dtype),
+        a_(static_cast<size_t>(cpu::kTileRows * kDepth) * 4),
+        c_(static_cast<size_t>(cpu::kTileRows * cpu::kPanelColumns * pool->num_threads())),
+        pool_(pool) {}
+  static constexpr int kRepeat = 2000;
+  double products() const {
+    return double{kRepeat} * cpu::kTileRows * cpu::kPanelColumns * kDepth * pool_->num_threads();
+  }
+  void Run() {
+    pool_->ForEach(pool_->num_threads(), [&](int item) {
+      cpu::GemmParams p;
+      p.weights = &weights_;
+      p.a = a_.data();
+      p.lda = kDepth;
+      p.rows = cpu::kTileRows;
+      p.c = c_.data() + item * cpu::kTileRows * cpu::kPanelColumns;
+      p.ldc = cpu::kPanelColumns;
+      for (int i = 0; i < kRepeat; ++i) cpu::Gemm(p);
+    });
+  }
+
+ private:
+  static constexpr int kDepth = 128;
+  cpu::PackedMatrix weights_;
+  cpu::AlignedBuffer<uint8_t> a_;
+  cpu::AlignedBuffer<float> c_;
+  ThreadPool* pool_;
+};
+
 struct Fixture {
   std::string name;
   std::unique_ptr<Backend> backend;
   int vocab;
+  int64_t matrix_bytes = 0;  // read by each step; the embeddings are not
+  double products = 0;       // of a token, lm_head included
 
   Fixture(std::string label, const ModelWeights& weights, DType dtype, DType state, int threads)
       : name(std::move(label)), vocab(weights.config.vocab_size) {
@@ -94,6 +133,10 @@ struct Fixture {
     auto made = MakeCpuBackend(weights, options);
     HGRN2_CHECK(made.ok(), ToStd(made.status().message()));
     backend = *std::move(made);
+    matrix_bytes =
+        backend->info().weight_bytes -
+        weights.embeddings.size() * static_cast<int64_t>(SizeOf(weights.embeddings.dtype));
+    products = static_cast<double>(matrix_bytes) / static_cast<double>(SizeOf(dtype));
     for (int slot = 0; slot < 32; ++slot) {
       SlotSampling sampling;
       sampling.scalars.temperature = 0.8f;
@@ -125,10 +168,10 @@ struct Fixture {
 std::function<double()> SampleRows(int vocab, float top_p) {
   auto logits = std::make_shared<cpu::AlignedBuffer<float>>(static_cast<size_t>(vocab));
   auto scratch = std::make_shared<cpu::SamplerScratch>(vocab);
-  // Spread like a language model's: a few likely tokens and a long tail.
-  for (int i = 0; i < vocab; ++i) {
-    (*logits)[i] = 12.0f * static_cast<float>(i * 2654435761u >> 8 & 0xFFFF) / 65536.0f;
-  }
+  // About what a language model gives: normal with a standard deviation of 3.
+  std::mt19937 rng(1);
+  std::normal_distribution<float> normal(0, 3);
+  for (int i = 0; i < vocab; ++i) (*logits)[i] = normal(rng);
   cpu::SampleParams p;
   p.vocab = vocab;
   p.scalars.temperature = 0.8f;
@@ -141,54 +184,90 @@ std::function<double()> SampleRows(int vocab, float top_p) {
   });
 }
 
-void PrintModel(const Fixture& f, const std::vector<Measurement*>& m, double read) {
-  const double batch1 = m[0]->Median();
-  std::printf("\n%s (%s state)\n", f.name.c_str(), Name(f.backend->info().state_dtype));
-  for (const Measurement* x : m) {
-    const bool prefill = x->name.find("prefill") != std::string::npos;
-    const int tokens = std::atoi(x->name.c_str() + x->name.find_last_of(' '));
-    std::printf("  %-14s %9.3f ms (best %.3f) %10.0f tok/s  %5.2f x batch 1\n", x->name.c_str(),
-                x->Median() * 1e3, x->Best() * 1e3, tokens / x->Median(),
-                tokens / x->Median() * batch1);
-    (void)prefill;
+struct Rows {
+  Fixture* fixture;
+  Measurement* read;
+  Measurement* peak;
+  double peak_products;
+  std::vector<Measurement*> steps;  // decode 1 first
+};
+
+void Print(const Rows& r) {
+  const Fixture& f = *r.fixture;
+  const double batch1 = r.steps[0]->Median();
+  const double rate = r.peak_products / r.peak->Median();
+  std::printf("\n%s products, %s state\n", f.name.c_str(), Name(f.backend->info().state_dtype));
+  for (const Measurement* m : r.steps) {
+    const int tokens = std::atoi(m->name.c_str() + m->name.find_last_of(' '));
+    std::printf(
+        "  %-16s %9.3f ms (best %8.3f) %8.0f tok/s %6.2f x batch 1; products at peak %.3f ms\n",
+        m->name.c_str(), m->Median() * 1e3, m->Best() * 1e3, tokens / m->Median(),
+        tokens / m->Median() * batch1, tokens * f.products / rate * 1e3);
   }
-  std::printf("  weights read once: %.3f ms; decode 1 is at %.0f %% of it\n", read * 1e3,
-              100 * read / batch1);
+  std::printf("  weights (%.1f MB) read once: %.3f ms, %.1f GB/s; decode 1 takes %.2f times that\n",
+              static_cast<double>(f.matrix_bytes) * 1e-6, r.read->Median() * 1e3,
+              static_cast<double>(f.matrix_bytes) / r.read->Median() * 1e-9,
+              batch1 / r.read->Median());
+  std::printf("  peak: %.0f G products/s\n", rate * 1e-9);
+}
+
+ModelWeights LargeModel() {
+  ModelConfig c;
+  c.num_heads = 8;
+  c.head_dim = 128;
+  c.hidden_size = 1024;
+  c.num_layers = 12;
+  c.intermediate_size = 2816;
+  c.vocab_size = 4096;
+  return MakeDummyWeights(c, DType::kBF16, 1);
+}
+
+ModelWeights EmbeddedModel() {
+  auto weights =
+      LoadModelWeights(HGRN2_SOURCE_DIR "/models/hgrn2-gutenberg-12m", LoadFormat::kAuto, 0);
+  HGRN2_CHECK(weights.ok(), ToStd(weights.status().message()));
+  return *std::move(weights);
 }
 
 int Main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : cpu::NumUsableCpus();
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 15;
-  auto weights = LoadModelWeights(HGRN2_SOURCE_DIR "/models/hgrn2-gutenberg-12m", LoadFormat::kAuto, 0);
-  HGRN2_CHECK(weights.ok(), ToStd(weights.status().message()));
+  const bool large = argc > 3 && std::string(argv[3]) == "large";
+  const ModelWeights weights = large ? LargeModel() : EmbeddedModel();
   std::vector<std::unique_ptr<Fixture>> fixtures;
-  fixtures.push_back(std::make_unique<Fixture>("bf16", *weights, DType::kBF16, DType::kF16, threads));
-  fixtures.push_back(std::make_unique<Fixture>("bf16", *weights, DType::kBF16, DType::kF32, threads));
-  fixtures.push_back(std::make_unique<Fixture>("fp32", *weights, DType::kF32, DType::kF32, threads));
+  const auto add_fixture = [&](const char* name, DType dtype, DType state) {
+    fixtures.push_back(std::make_unique<Fixture>(name, weights, dtype, state, threads));
+  };
+  add_fixture("bfloat16", DType::kBF16, DType::kF16);
+  if (!large) {
+    add_fixture("bfloat16", DType::kBF16, DType::kF32);
+    add_fixture("float32", DType::kF32, DType::kF32);
+  }
   ThreadPool pool(threads);
-  const int64_t embedding_bytes = weights->embeddings.size() * 2;  // a step reads one row of them
   std::vector<std::unique_ptr<Measurement>> all;
   const auto add = [&](std::string name, std::function<double()> run) {
     all.push_back(std::make_unique<Measurement>(Measurement{std::move(name), std::move(run), {}}));
     return all.back().get();
   };
-  std::vector<std::vector<Measurement*>> by_fixture;
-  std::vector<Measurement*> reads;
-  for (auto& f : fixtures) {
-    Fixture* const x = f.get();
-    auto reader =
-        std::make_shared<Reader>(x->backend->info().weight_bytes - embedding_bytes, &pool);
-    reads.push_back(add("read", Repeat(20, [reader] { reader->Read(); })));
-    std::vector<Measurement*> m;
+  std::vector<Rows> models;
+  for (auto& fixture : fixtures) {
+    Fixture* const f = fixture.get();
+    auto reader = std::make_shared<Reader>(f->matrix_bytes, &pool);
+    auto peak = std::make_shared<Peak>(f->backend->info().dtype, &pool);
+    Rows rows{f, nullptr, nullptr, peak->products(), {}};
+    rows.read = add("read", Repeat(large ? 2 : 20, [reader] { reader->Read(); }));
+    rows.peak = add("peak", Repeat(1, [peak] { peak->Run(); }));
     for (const int batch : {1, 2, 4, 8, 16, 32}) {
-      m.push_back(add("decode " + std::to_string(batch),
-                      Repeat(std::max(2, 20 / batch), [=] { x->Step(batch, 1, false); })));
+      rows.steps.push_back(
+          add("decode " + std::to_string(batch),
+              Repeat(large ? 1 : std::max(2, 20 / batch), [=] { f->Step(batch, 1, false); })));
     }
-    m.push_back(add("prefill 256", Repeat(1, [=] { x->Step(1, 256, true); })));
-    m.push_back(add("prefill 4x64 256", Repeat(1, [=] { x->Step(4, 64, true); })));
-    by_fixture.push_back(m);
+    rows.steps.push_back(add("prefill 256", Repeat(1, [=] { f->Step(1, 256, true); })));
+    rows.steps.push_back(add("prefill 4x64 256", Repeat(1, [=] { f->Step(4, 64, true); })));
+    models.push_back(rows);
   }
-  Measurement* const fork = add("fork-join", Repeat(2000, [&] { pool.ForEach(threads, [](int) {}); }));
+  Measurement* const fork =
+      add("fork-join", Repeat(2000, [&] { pool.ForEach(threads, [](int) {}); }));
   Measurement* const sample = add("sample", SampleRows(4096, 0.95f));
   Measurement* const sample_all = add("sample", SampleRows(4096, 1.0f));
   for (int round = 0; round < rounds; ++round) {
@@ -198,14 +277,9 @@ int Main(int argc, char** argv) {
     }
   }
   std::printf("%s, %d rounds, medians\n", fixtures[0]->backend->info().device.c_str(), rounds);
-  for (size_t i = 0; i < fixtures.size(); ++i) {
-    PrintModel(*fixtures[i], by_fixture[i], reads[i]->Median());
-    std::printf("  read bandwidth: %.1f GB/s\n",
-                static_cast<double>(fixtures[i]->backend->info().weight_bytes - embedding_bytes) /
-                    reads[i]->Median() / 1e9);
-  }
+  for (const Rows& rows : models) Print(rows);
   std::printf("\nfork-join: %.2f us (best %.2f)\n", fork->Median() * 1e6, fork->Best() * 1e6);
-  std::printf("sample, V = 4096, temperature 0.8: top_p 0.95 %.2f us (best %.2f), 1 %.2f us\n",
+  std::printf("sample, V = 4096, temperature 0.8: top_p 0.95 %.2f us (best %.2f), off %.2f us\n",
               sample->Median() * 1e6, sample->Best() * 1e6, sample_all->Median() * 1e6);
   return 0;
 }

@@ -201,7 +201,8 @@ absl::Status CpuBackend::RestoreState(int32_t slot, const StateBlob& blob) {
   RETURN_IF_ERROR(CheckSlot(slot));
   if (blob.model_hash != model_hash_) {
     return MakeStatus(absl::StatusCode::kFailedPrecondition,
-                      "the state is of model {}, this server runs {}", blob.model_hash, model_hash_);
+                      "the state is of model {}, this server runs {}", blob.model_hash,
+                      model_hash_);
   }
   return model_.states().Restore(slot, blob);
 }

@@ -34,8 +34,8 @@ class CpuBackend : public Backend {
     const StepSequence* sequence = nullptr;
     int32_t row = 0;
     bool sample = false;
-    int32_t target = -1;           // token to score, or -1
-    TokenScore* score = nullptr;   // of the target
+    int32_t target = -1;          // token to score, or -1
+    TokenScore* score = nullptr;  // of the target
     TokenScore* sampled = nullptr;
   };
 

@@ -52,8 +52,8 @@ CpuModel::CpuModel(CpuWeights weights, DType state_dtype, int num_slots, int max
   normed_ = cpu::AlignedBuffer<uint8_t>(rows * d * SizeOf(a_dtype_));
   hidden_ = cpu::AlignedBuffer<uint8_t>(rows * weights_.m_padded * SizeOf(a_dtype_));
   for (int i = 0; i < pool_.num_threads(); ++i) {
-    scratch_.push_back(std::make_unique<ThreadScratch>(weights_.d_padded,
-                                                       weights_.config.head_dim, SizeOf(a_dtype_)));
+    scratch_.push_back(std::make_unique<ThreadScratch>(weights_.d_padded, weights_.config.head_dim,
+                                                       SizeOf(a_dtype_)));
   }
 }
 
@@ -115,8 +115,8 @@ void CpuModel::Embed(std::span<const int32_t> tokens) {
   const int64_t d = weights_.config.hidden_size;
   const size_t row_bytes = static_cast<size_t>(d) * SizeOf(weights_.embedding_dtype);
   for (size_t t = 0; t < tokens.size(); ++t) {
-    cpu::ConvertToFloat(weights_.embeddings.data() + tokens[t] * row_bytes, weights_.embedding_dtype, d,
-                        x_.data() + t * weights_.d_padded);
+    cpu::ConvertToFloat(weights_.embeddings.data() + tokens[t] * row_bytes,
+                        weights_.embedding_dtype, d, x_.data() + t * weights_.d_padded);
   }
 }
 
@@ -181,7 +181,8 @@ void CpuModel::SwiGluItem(const GemmParams& item, int first_row, ThreadScratch* 
     p.ldc = int64_t{p.num_panels} * kPanelColumns;
     for (int row = 0; row < item.rows; row += kSwiGluRows) {
       p.rows = std::min(kSwiGluRows, item.rows - row);
-      p.a = static_cast<const uint8_t*>(item.a) + row * item.lda * static_cast<int64_t>(SizeOf(a_dtype_));
+      p.a = static_cast<const uint8_t*>(item.a) +
+            row * item.lda * static_cast<int64_t>(SizeOf(a_dtype_));
       Gemm(p);
       cpu::SwiGluParams s;
       s.gate_up = p.c;
@@ -213,7 +214,8 @@ void CpuModel::ShortConv(int layer, std::span<const CpuRun> runs) {
     p.ldw = dp;
     p.size = size;
     p.history = states_.Conv(layer, run.slot) + part * (size - 1) * dp;
-    if (run.reset_state && size > 1) std::memset(p.history, 0, static_cast<size_t>((size - 1) * dp) * sizeof(float));
+    if (run.reset_state && size > 1)
+      std::memset(p.history, 0, static_cast<size_t>((size - 1) * dp) * sizeof(float));
     cpu::ShortConv(p);
   });
 }
@@ -224,10 +226,12 @@ void CpuModel::Recurrence(int layer, std::span<const CpuRun> runs) {
   // Cut heads by columns when there are too few for the threads.
   const int pairs = static_cast<int>(runs.size()) * heads;
   int slices = 1;
-  while (pairs * slices < pool_.num_threads() && columns / (2 * slices) >= 2 * cpu::kStateColumnPadding) {
+  while (pairs * slices < pool_.num_threads() &&
+         columns / (2 * slices) >= 2 * cpu::kStateColumnPadding) {
     slices *= 2;
   }
-  const int step = static_cast<int>(cpu::RoundUp((columns + slices - 1) / slices, cpu::kStateColumnPadding));
+  const int step =
+      static_cast<int>(cpu::RoundUp((columns + slices - 1) / slices, cpu::kStateColumnPadding));
   pool_.Run(pairs * slices, [&](cpu::ThreadPool::Worker worker) {
     int item;
     while (worker.Next(&item)) {

@@ -48,7 +48,7 @@ class CpuModel {
   struct ThreadScratch;
   // A norm whose output is the A of a product.
   struct NormedInput {
-    const float* x = nullptr;            // [rows, d_padded]
+    const float* x = nullptr;  // [rows, d_padded]
     const float* weight = nullptr;
     float eps = 0;
     int rows = 0;

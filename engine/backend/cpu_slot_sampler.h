@@ -11,8 +11,8 @@
 
 namespace hgrn2 {
 
-// Thread-compatible: Sample is const but for its scratch, so rows may be sampled in parallel; Append
-// follows on one thread.
+// Thread-compatible: Sample is const but for its scratch, so rows may be sampled in parallel;
+// Append follows on one thread.
 class CpuSlotSampler {
  public:
   void Configure(const SlotSampling& sampling);

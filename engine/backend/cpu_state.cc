@@ -82,7 +82,8 @@ absl::Status CpuStatePool::CheckSizes(const StateBlob& blob) const {
     return InvalidArgument("conv", "has {} values, the model needs {}", blob.conv.size(), conv);
   }
   if (blob.scales.size() != scales) {
-    return InvalidArgument("scales", "has {} bytes, the model needs {}", blob.scales.size(), scales);
+    return InvalidArgument("scales", "has {} bytes, the model needs {}", blob.scales.size(),
+                           scales);
   }
   return absl::OkStatus();
 }

@@ -11,8 +11,9 @@
 
 namespace hgrn2 {
 
-// One slab [L][slot][H][K][V_padded] and, with short convolutions, [L][slot][3][conv_size - 1][d_padded]
-// floats. Single-threaded, except that different (layer, slot, head) may be used concurrently.
+// One slab [L][slot][H][K][V_padded] and, with short convolutions, [L][slot][3][conv_size -
+// 1][d_padded] floats. Single-threaded, except that different (layer, slot, head) may be used
+// concurrently.
 class CpuStatePool {
  public:
   // dtype: kF32, kF16 or kBF16.
@@ -25,7 +26,8 @@ class CpuStatePool {
   int64_t state_ld() const { return v_padded_; }
   // [K][V_padded]
   void* Head(int layer, int slot, int head) {
-    return slab_.data() + ((int64_t{layer} * num_slots_ + slot) * config_.num_heads + head) * head_bytes_;
+    return slab_.data() +
+           ((int64_t{layer} * num_slots_ + slot) * config_.num_heads + head) * head_bytes_;
   }
   // [3][conv_size - 1][d_padded]
   float* Conv(int layer, int slot) {

@@ -14,7 +14,8 @@ using cpu::RoundUp;
 
 // Sets columns [begin, begin + rows of `tensor`), column c going to map(c).
 template <typename Map>
-void SetColumns(const TensorView& tensor, cpu::ThreadPool* pool, PackedMatrix* out, const Map& map) {
+void SetColumns(const TensorView& tensor, cpu::ThreadPool* pool, PackedMatrix* out,
+                const Map& map) {
   const int64_t rows = tensor.shape[0];
   const int64_t row_bytes = tensor.shape[1] * static_cast<int64_t>(SizeOf(tensor.dtype));
   const auto* data = static_cast<const uint8_t*>(tensor.data);
@@ -69,8 +70,10 @@ CpuLayerWeights PackLayer(const ModelWeights& weights, int layer, const CpuWeigh
   SetColumns(in.o_proj, pool, &out.o, [](int64_t row) { return row; });
   out.mlp_norm = Vector(in.mlp_norm, dp, d);
   out.gate_up = PackedMatrix(2 * sizes.m_padded, d, sizes.dtype);
-  SetColumns(in.gate_proj, pool, &out.gate_up, [](int64_t row) { return row / 16 * 32 + row % 16; });
-  SetColumns(in.up_proj, pool, &out.gate_up, [](int64_t row) { return row / 16 * 32 + 16 + row % 16; });
+  SetColumns(in.gate_proj, pool, &out.gate_up,
+             [](int64_t row) { return row / 16 * 32 + row % 16; });
+  SetColumns(in.up_proj, pool, &out.gate_up,
+             [](int64_t row) { return row / 16 * 32 + 16 + row % 16; });
   out.down = PackedMatrix(d, m, sizes.dtype);
   SetColumns(in.down_proj, pool, &out.down, [](int64_t row) { return row; });
   return out;
@@ -81,8 +84,8 @@ CpuLayerWeights PackLayer(const ModelWeights& weights, int layer, const CpuWeigh
 int64_t CpuWeightBytes(const ModelConfig& config, DType dtype, DType embedding_dtype) {
   const int64_t d = RoundUp(config.hidden_size, kPadding);
   const int64_t m = RoundUp(config.intermediate_size, kPadding);
-  const int64_t matrices = config.num_layers * (4 * d * d + 3 * d * m) +
-                           RoundUp(config.vocab_size, kPanelColumns) * d;
+  const int64_t matrices =
+      config.num_layers * (4 * d * d + 3 * d * m) + RoundUp(config.vocab_size, kPanelColumns) * d;
   const int64_t vectors = config.num_layers * d * (4 + 3 * config.conv_size) + d;
   return matrices * static_cast<int64_t>(SizeOf(dtype)) + vectors * 4 +
          int64_t{config.vocab_size} * config.hidden_size *

@@ -29,8 +29,8 @@ struct CpuWeights {
   ModelConfig config;
   int d_padded = 0;
   int m_padded = 0;
-  DType dtype = DType::kF32;             // of the matrices: kF32 or kBF16
-  DType embedding_dtype = DType::kF32;   // the checkpoint's
+  DType dtype = DType::kF32;               // of the matrices: kF32 or kBF16
+  DType embedding_dtype = DType::kF32;     // the checkpoint's
   cpu::AlignedBuffer<uint8_t> embeddings;  // [vocab, d]
   std::vector<CpuLayerWeights> layers;
   cpu::AlignedBuffer<float> norm;  // [d_padded]

@@ -18,10 +18,12 @@ size_t Rounded(size_t bytes, size_t alignment) {
 // Straight from the system: zeroed page by page when first touched, aligned to huge pages.
 void* MapAligned(size_t bytes) {
   const size_t size = Rounded(bytes, kHugePage);
-  void* mapped = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapped =
+      mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   auto* const begin = static_cast<uint8_t*>(mapped);
-  auto* const p = reinterpret_cast<uint8_t*>(Rounded(reinterpret_cast<uintptr_t>(begin), kHugePage));
+  auto* const p =
+      reinterpret_cast<uint8_t*>(Rounded(reinterpret_cast<uintptr_t>(begin), kHugePage));
   const size_t before = static_cast<size_t>(p - begin);
   if (before > 0) munmap(begin, before);
   if (before < kHugePage) munmap(p + size, kHugePage - before);

@@ -7,8 +7,9 @@
 
 namespace hgrn2::cpu {
 
-// `bytes` of zeroed memory aligned to 64 bytes, on transparent huge pages when large: a step streams
-// all weights, and 4 KiB pages would miss the TLB on each. Null when the system has no more.
+// `bytes` of zeroed memory aligned to 64 bytes, on transparent huge pages when large: a step
+// streams all weights, and 4 KiB pages would miss the TLB on each. Null when the system has no
+// more.
 void* AllocateAligned(size_t bytes);
 void FreeAligned(void* p, size_t bytes);
 

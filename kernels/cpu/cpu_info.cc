@@ -60,7 +60,8 @@ int64_t AvailableMemory() {
   std::ifstream meminfo("/proc/meminfo");
   double available = 0;
   for (std::string line; std::getline(meminfo, line);) {
-    if (line.rfind("MemAvailable:", 0) == 0) available = std::strtod(line.c_str() + 13, nullptr) * 1024;
+    if (line.rfind("MemAvailable:", 0) == 0)
+      available = std::strtod(line.c_str() + 13, nullptr) * 1024;
   }
   if (available <= 0) return 0;
   return static_cast<int64_t>(std::max(0.0, std::min(available, CgroupMemoryLeft())));

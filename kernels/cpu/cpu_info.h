@@ -13,8 +13,8 @@ int NumUsableCpus();
 // whichever is less. 0 if unknown.
 int64_t AvailableMemory();
 
-// Whether the bfloat16 dot-product kernels run here: AVX512_BF16, and AVX-512 not disabled for tests
-// by hwy::SetSupportedTargetsForTest.
+// Whether the bfloat16 dot-product kernels run here: AVX512_BF16, and AVX-512 not disabled for
+// tests by hwy::SetSupportedTargetsForTest.
 bool HasBf16DotProducts();
 
 // The instruction set the kernels use: "avx512_bf16", "avx512", "avx2", "sse4", "neon", "portable".

@@ -29,8 +29,8 @@ constexpr int kMaxRows = 12;  // 32 registers: 24 sums
 constexpr int kMaxRows = 6;  // 16 registers: 12 sums
 #endif
 
-// Weights of columns [column, column + lanes) for the k of `row`: kF32 has one k per row of a panel,
-// kBF16 two in the halves of each 32-bit element.
+// Weights of columns [column, column + lanes) for the k of `row`: kF32 has one k per row of a
+// panel, kBF16 two in the halves of each 32-bit element.
 struct F32Weights {
   static constexpr int kPerRow = 1;
   static HWY_INLINE void Load(const uint8_t* panel, int64_t row, int column, VF* w) {
@@ -94,21 +94,34 @@ void Rows(const GemmParams& p, const uint8_t* panels, int row, int column_begin,
 template <class W>
 void RowsOf(const GemmParams& p, const uint8_t* panels, int row, int rows, int begin, int end) {
   switch (rows) {
-    case 1: return Rows<W, 1>(p, panels, row, begin, end);
-    case 2: return Rows<W, 2>(p, panels, row, begin, end);
-    case 3: return Rows<W, 3>(p, panels, row, begin, end);
-    case 4: return Rows<W, 4>(p, panels, row, begin, end);
-    case 5: return Rows<W, 5>(p, panels, row, begin, end);
-    case 6: return Rows<W, 6>(p, panels, row, begin, end);
+    case 1:
+      return Rows<W, 1>(p, panels, row, begin, end);
+    case 2:
+      return Rows<W, 2>(p, panels, row, begin, end);
+    case 3:
+      return Rows<W, 3>(p, panels, row, begin, end);
+    case 4:
+      return Rows<W, 4>(p, panels, row, begin, end);
+    case 5:
+      return Rows<W, 5>(p, panels, row, begin, end);
+    case 6:
+      return Rows<W, 6>(p, panels, row, begin, end);
 #if HWY_MAX_BYTES >= 64 || HWY_ARCH_ARM
-    case 7: return Rows<W, 7>(p, panels, row, begin, end);
-    case 8: return Rows<W, 8>(p, panels, row, begin, end);
-    case 9: return Rows<W, 9>(p, panels, row, begin, end);
-    case 10: return Rows<W, 10>(p, panels, row, begin, end);
-    case 11: return Rows<W, 11>(p, panels, row, begin, end);
-    case 12: return Rows<W, 12>(p, panels, row, begin, end);
+    case 7:
+      return Rows<W, 7>(p, panels, row, begin, end);
+    case 8:
+      return Rows<W, 8>(p, panels, row, begin, end);
+    case 9:
+      return Rows<W, 9>(p, panels, row, begin, end);
+    case 10:
+      return Rows<W, 10>(p, panels, row, begin, end);
+    case 11:
+      return Rows<W, 11>(p, panels, row, begin, end);
+    case 12:
+      return Rows<W, 12>(p, panels, row, begin, end);
 #endif
-    default: return;
+    default:
+      return;
   }
 }
 
@@ -117,7 +130,8 @@ void GemmOf(const GemmParams& p) {
   const int blocks = (p.rows + kMaxRows - 1) / kMaxRows;
   const int most_rows = blocks == 0 ? 0 : (p.rows + blocks - 1) / blocks;
   const auto* panels = static_cast<const uint8_t*>(p.weights->panel(p.panel_begin));
-  // One panel at a time goes over all rows while it is in the cache; few rows take them all at once.
+  // One panel at a time goes over all rows while it is in the cache; few rows take them all at
+  // once.
   const int columns = p.num_panels * kPanelColumns;
   const int step = most_rows <= kFewRows ? columns : kPanelColumns;
   for (int column = 0; column < columns; column += step) {

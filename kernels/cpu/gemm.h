@@ -3,8 +3,8 @@
 // Every output element is one float32 accumulator over k in ascending order (pairs of k with
 // AVX512_BF16), whatever the number of rows, the blocking or the thread: a row's result is bitwise
 // the same alone and in a batch. That is why this is not oneDNN or a BLAS, which choose kernels and
-// split k by the number of rows. It also lets one packed copy of the weights serve both ends: one row
-// streams the panels at memory bandwidth, many rows reuse each panel from registers.
+// split k by the number of rows. It also lets one packed copy of the weights serve both ends: one
+// row streams the panels at memory bandwidth, many rows reuse each panel from registers.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ namespace hgrn2::cpu {
 
 // Most rows of one register block.
 inline constexpr int kTileRows = 12;
-// Up to this many rows the product is bound by the weights' bandwidth and works on several panels at
-// once, to have enough independent sums.
+// Up to this many rows the product is bound by the weights' bandwidth and works on several panels
+// at once, to have enough independent sums.
 inline constexpr int kFewRows = 3;
 inline constexpr int kFewRowsPanels = 4;
 
@@ -28,7 +28,7 @@ struct GemmParams {
   int rows = 0;
   int panel_begin = 0;
   int num_panels = 1;
-  float* c = nullptr;       // [rows, ldc]; column 0 is the first of panel_begin
+  float* c = nullptr;  // [rows, ldc]; column 0 is the first of panel_begin
   int64_t ldc = 0;
   bool accumulate = false;  // C += A W^T instead of C =
 };

@@ -56,16 +56,16 @@ void Block(const uint8_t* panel, int64_t panel_bytes, int64_t pairs, const uint1
   }
 }
 
-using BlockFn = void (*)(const uint8_t*, int64_t, int64_t, const uint16_t*, int64_t, float*, int64_t,
-                         bool);
+using BlockFn = void (*)(const uint8_t*, int64_t, int64_t, const uint16_t*, int64_t, float*,
+                         int64_t, bool);
 
 // By number of rows, for one panel, two and four.
 constexpr BlockFn kOnePanel[kTileRows + 1] = {
     nullptr,     Block<1, 2>, Block<2, 2>, Block<3, 2>,  Block<4, 2>,  Block<5, 2>, Block<6, 2>,
     Block<7, 2>, Block<8, 2>, Block<9, 2>, Block<10, 2>, Block<11, 2>, Block<12, 2>};
 constexpr int kTwoPanelRows = 6;
-constexpr BlockFn kTwoPanels[kTwoPanelRows + 1] = {nullptr,     Block<1, 4>, Block<2, 4>, Block<3, 4>,
-                                                   Block<4, 4>, Block<5, 4>, Block<6, 4>};
+constexpr BlockFn kTwoPanels[kTwoPanelRows + 1] = {
+    nullptr, Block<1, 4>, Block<2, 4>, Block<3, 4>, Block<4, 4>, Block<5, 4>, Block<6, 4>};
 constexpr BlockFn kFourPanels[kFewRows + 1] = {nullptr, Block<1, 8>, Block<2, 8>, Block<3, 8>};
 
 }  // namespace
@@ -82,13 +82,14 @@ void GemmAvx512Bf16(const GemmParams& params) {
     const auto* at = static_cast<const uint8_t*>(w.panel(params.panel_begin + panel));
     for (int row = 0; row < params.rows;) {
       const int rows = params.rows - row < most_rows ? params.rows - row : most_rows;
-      const BlockFn block = panels == 4   ? kFourPanels[rows]
+      const BlockFn block = panels == 4                            ? kFourPanels[rows]
                             : panels == 2 && rows <= kTwoPanelRows ? kTwoPanels[rows]
-                                          : kOnePanel[rows];
+                                                                   : kOnePanel[rows];
       for (int p = 0; p < panels; p += block == kOnePanel[rows] ? 1 : panels) {
         block(at + p * w.panel_bytes(), w.panel_bytes(), pairs,
               static_cast<const uint16_t*>(params.a) + row * params.lda, params.lda,
-              params.c + row * params.ldc + (panel + p) * kPanelColumns, params.ldc, params.accumulate);
+              params.c + row * params.ldc + (panel + p) * kPanelColumns, params.ldc,
+              params.accumulate);
       }
       row += rows;
     }

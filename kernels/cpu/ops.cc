@@ -65,8 +65,8 @@ void SwiGluImpl(const SwiGluParams& p) {
   p.out_dtype == DType::kBF16 ? SwiGluTo<Bf16Memory>(p) : SwiGluTo<F32Memory>(p);
 }
 
-// One vector of channels. Rows go from the newest to the oldest, so that inputs are still there when
-// the output that replaces them has been made.
+// One vector of channels. Rows go from the newest to the oldest, so that inputs are still there
+// when the output that replaces them has been made.
 void ShortConvChannels(const ShortConvParams& p, int channel) {
   const DF df;
   const int past = p.size - 1;

@@ -36,19 +36,20 @@ void SwiGlu(const SwiGluParams& params);
 //   y_t = sum_j weight[j] * x_{t - (size - 1) + j}
 // x before the first row is `history`, which is replaced by the last size - 1 inputs.
 struct ShortConvParams {
-  float* x = nullptr;             // [rows, ldx], first channel of the range
+  float* x = nullptr;  // [rows, ldx], first channel of the range
   int64_t ldx = 0;
   int rows = 0;
   int channels = 0;               // multiple of 16
   const float* weight = nullptr;  // [size, ldw], first channel of the range
   int64_t ldw = 0;
-  int size = 0;                   // 1..kMaxConvSize
-  float* history = nullptr;       // [size - 1, ldw], oldest first
+  int size = 0;              // 1..kMaxConvSize
+  float* history = nullptr;  // [size - 1, ldw], oldest first
 };
 inline constexpr int kMaxConvSize = 64;
 void ShortConv(const ShortConvParams& params);
 
-// n elements of dtype (kF32, kF16, kBF16) to float and back, rounding to nearest even. Any alignment.
+// n elements of dtype (kF32, kF16, kBF16) to float and back, rounding to nearest even. Any
+// alignment.
 void ConvertToFloat(const void* from, DType dtype, int64_t n, float* to);
 void ConvertFromFloat(const float* from, DType dtype, int64_t n, void* to);
 

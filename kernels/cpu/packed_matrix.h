@@ -11,11 +11,13 @@ namespace hgrn2::cpu {
 inline constexpr int kPanelColumns = 32;  // output columns of a panel
 inline constexpr int kPadding = 32;       // rows of activations are padded to this many elements
 
-constexpr int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t RoundUp(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // The left operand's element type in products with `weights` (kF32 or kBF16) on this machine: kBF16
-// with AVX512_BF16 and bfloat16 weights (both operands of its dot product are), else kF32. Slow: CPUID
-// traps in virtual machines.
+// with AVX512_BF16 and bfloat16 weights (both operands of its dot product are), else kF32. Slow:
+// CPUID traps in virtual machines.
 DType ActivationDType(DType weights);
 
 // Panels of 32 output columns (rows of W), zero-padded in both directions:
@@ -32,7 +34,9 @@ class PackedMatrix {
   void SetColumn(int64_t column, const void* row, DType row_dtype);
 
   DType dtype() const { return dtype_; }
-  DType activation_dtype() const { return activation_dtype_; }  // ActivationDType of dtype, at construction
+  DType activation_dtype() const {
+    return activation_dtype_;
+  }  // ActivationDType of dtype, at construction
   int num_panels() const { return num_panels_; }
   int64_t k_padded() const { return k_padded_; }
   const void* panel(int64_t index) const { return bytes_.data() + index * panel_bytes_; }

@@ -16,8 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace hgrn2::cpu {
 namespace HWY_NAMESPACE {
 
-// Row `t` of the scratch from raw projections: q = K^-1/2 swish(q), g = lb + (1 - lb) sigmoid(f) and
-// k = 1 - g. The last is taken as (1 - lb) sigmoid(-f), which keeps its digits when g is near one.
+// Row `t` of the scratch from raw projections: q = K^-1/2 swish(q), g = lb + (1 - lb) sigmoid(f)
+// and k = 1 - g. The last is taken as (1 - lb) sigmoid(-f), which keeps its digits when g is near
+// one.
 void Activate(const RecurrenceParams& p, int token, int t) {
   const DF df;
   RecurrenceScratch& s = *p.scratch;
@@ -94,14 +95,18 @@ void ClearState(const RecurrenceParams& p) {
 void RecurrentStepImpl(const RecurrenceParams& p) {
   if (p.zero_state) ClearState(p);
   switch (p.state_dtype) {
-    case DType::kF16: return Step<F16Memory>(p);
-    case DType::kBF16: return Step<Bf16Memory>(p);
-    default: return Step<F32Memory>(p);
+    case DType::kF16:
+      return Step<F16Memory>(p);
+    case DType::kBF16:
+      return Step<Bf16Memory>(p);
+    default:
+      return Step<F32Memory>(p);
   }
 }
 
-// Inside a chunk of n tokens: scores[t][s] = (q_t . k_s decayed from s to t) for s <= t, zero above;
-// leaves q_t times the gates up to t, k_s times the gates after s, and the product of all gates.
+// Inside a chunk of n tokens: scores[t][s] = (q_t . k_s decayed from s to t) for s <= t, zero
+// above; leaves q_t times the gates up to t, k_s times the gates after s, and the product of all
+// gates.
 void ScoreChunk(const RecurrenceParams& p, int n) {
   const DF df;
   RecurrenceScratch& s = *p.scratch;
@@ -111,7 +116,8 @@ void ScoreChunk(const RecurrenceParams& p, int n) {
     for (int u = 0; u < t; ++u) {
       VF sum = hn::Zero(df);
       for (int c = 0; c < dim; c += kLanes) {
-        const VF key = hn::Mul(hn::Load(df, s.k.data() + u * s.ld + c), hn::Load(df, s.g.data() + t * s.ld + c));
+        const VF key = hn::Mul(hn::Load(df, s.k.data() + u * s.ld + c),
+                               hn::Load(df, s.g.data() + t * s.ld + c));
         hn::Store(key, df, s.k.data() + u * s.ld + c);
         sum = hn::MulAdd(key, hn::Load(df, s.q.data() + t * s.ld + c), sum);
       }
@@ -147,7 +153,8 @@ HWY_INLINE void ChunkOutput(const RecurrenceParams& p, const float* state, int64
   for (int t = 0; t < T; ++t) out[t] = hn::Zero(df);
   for (int k = 0; k < p.head_dim; ++k) {
     const VF row = hn::LoadU(df, state + k * ld + column);
-    for (int t = 0; t < T; ++t) out[t] = hn::MulAdd(hn::Set(df, s.q[(first + t) * s.ld + k]), row, out[t]);
+    for (int t = 0; t < T; ++t)
+      out[t] = hn::MulAdd(hn::Set(df, s.q[(first + t) * s.ld + k]), row, out[t]);
   }
   for (int u = 0; u < first + T; ++u) {
     const VF in = hn::Load(df, s.i.data() + u * s.ld + column);
@@ -170,7 +177,8 @@ HWY_INLINE void ChunkUpdate(const RecurrenceParams& p, float* state, int64_t ld,
   }
   for (int u = 0; u < n; ++u) {
     const VF in = hn::Load(df, s.i.data() + u * s.ld + column);
-    for (int r = 0; r < R; ++r) rows[r] = hn::MulAdd(hn::Set(df, s.k[u * s.ld + k + r]), in, rows[r]);
+    for (int r = 0; r < R; ++r)
+      rows[r] = hn::MulAdd(hn::Set(df, s.k[u * s.ld + k + r]), in, rows[r]);
   }
   for (int r = 0; r < R; ++r) hn::StoreU(rows[r], df, state + (k + r) * ld + column);
 }

@@ -85,10 +85,10 @@ int32_t ArgMax(const float* x, int padded) {
   return hn::GetLane(max) > kNegInf ? id : 0;
 }
 
-// Appends x[i] >= threshold (and its weight or its index, where asked for) to the outputs, which may
-// be the inputs. Returns how many. Outputs need kLanes of slack.
-int CompressAtLeast(const float* x, const float* weights, int padded, float threshold, float* values,
-                    float* values_weights, int32_t* ids) {
+// Appends x[i] >= threshold (and its weight or its index, where asked for) to the outputs, which
+// may be the inputs. Returns how many. Outputs need kLanes of slack.
+int CompressAtLeast(const float* x, const float* weights, int padded, float threshold,
+                    float* values, float* values_weights, int32_t* ids) {
   const DF df;
   const DI di;
   const VF t = hn::Set(df, threshold);
@@ -190,8 +190,8 @@ void KeepSide(Candidates* c, float pivot, bool keep_above) {
 }
 
 // The smallest of the candidates' values such that the weight strictly above it is less than
-// `target`. Instead of a sort: split at the middle of the range and go on with the side that has the
-// answer. At least one candidate; destroys them.
+// `target`. Instead of a sort: split at the middle of the range and go on with the side that has
+// the answer. At least one candidate; destroys them.
 float SmallestKept(Candidates c, float target) {
   PadCandidates(c);
   Range range = RangeOf(c);
@@ -250,8 +250,8 @@ float Threshold(const float* x, int padded, float max, const SamplingScalars& s,
   }
   // Something is always kept: the most probable.
   if (s.top_p < 1) {
-    threshold = std::max(
-        threshold, TopPThreshold(x, padded, max, threshold, s.top_p, vocab, scratch));
+    threshold =
+        std::max(threshold, TopPThreshold(x, padded, max, threshold, s.top_p, vocab, scratch));
   }
   return threshold;
 }
@@ -410,7 +410,8 @@ int TopIds(const float* logits, int vocab, int n, SamplerScratch* scratch, int32
   const int count = HWY_DYNAMIC_DISPATCH(GatherAtLeastNth)(logits, Padded(vocab), n, scratch);
   int32_t* const found = scratch->ids.data();
   // Logits of -inf keep their padding out of the ids: an id is below vocab or it is not a token.
-  int32_t* const end = std::remove_if(found, found + count, [&](int32_t id) { return id >= vocab; });
+  int32_t* const end =
+      std::remove_if(found, found + count, [&](int32_t id) { return id >= vocab; });
   std::sort(found, end, [&](int32_t a, int32_t b) {
     return logits[a] != logits[b] ? logits[a] > logits[b] : a < b;
   });

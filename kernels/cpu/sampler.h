@@ -40,7 +40,7 @@ struct SampleParams {
   const float* logits = nullptr;  // [vocab, padded]
   int vocab = 0;
   SamplingScalars scalars;
-  uint32_t position = 0;  // tokens generated before
+  uint32_t position = 0;             // tokens generated before
   std::span<const int32_t> allowed;  // empty: all
   std::span<const int32_t> banned[3];
   std::span<const TokenBias> biases;

@@ -83,9 +83,9 @@ class ThreadPool {
   bool Enter(uint64_t* last_epoch);
   void Sleep(uint64_t last_epoch);
 
-  // Gate: bit 0 = a phase is open, bits 1..15 = workers inside, bits 16.. = epoch. Workers enter only
-  // while it is open; the caller closes it and waits for those inside. The fields below the gate
-  // change only while it is closed and empty.
+  // Gate: bit 0 = a phase is open, bits 1..15 = workers inside, bits 16.. = epoch. Workers enter
+  // only while it is open; the caller closes it and waits for those inside. The fields below the
+  // gate change only while it is closed and empty.
   alignas(64) std::atomic<uint64_t> gate_{0};
   alignas(64) std::atomic<int> next_{0};
   alignas(64) int num_items_ = 0;

@@ -47,8 +47,7 @@ std::vector<float> FeedForLogits(Backend* backend, int32_t slot, const std::vect
   std::vector<float> logits;
   size_t begin = 0;
   for (size_t i = 0; begin < tokens.size(); ++i) {
-    const size_t size =
-        std::min<size_t>(step_sizes[i % step_sizes.size()], tokens.size() - begin);
+    const size_t size = std::min<size_t>(step_sizes[i % step_sizes.size()], tokens.size() - begin);
     StepBatch batch;
     AddSequence(&batch, slot, {tokens.begin() + begin, tokens.begin() + begin + size},
                 reset && begin == 0);

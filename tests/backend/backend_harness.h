@@ -2,7 +2,8 @@
 //
 // The bodies are value-parameterised suites in parity_bodies.h, property_bodies.h and
 // sampling_bodies.h; a binary per device includes them and instantiates them over its factories:
-//   INSTANTIATE_TEST_SUITE_P(Cpu, BackendParityTest, ::testing::ValuesIn(CpuFactories()), FactoryName);
+//   INSTANTIATE_TEST_SUITE_P(Cpu, BackendParityTest, ::testing::ValuesIn(CpuFactories()),
+//   FactoryName);
 #pragma once
 
 #include <gtest/gtest.h>
@@ -63,7 +64,8 @@ std::vector<TokenScore> Continue(Backend* backend, int32_t slot, int32_t last, i
 std::vector<int32_t> Ids(const std::vector<TokenScore>& scores);
 
 // Random small model: 2 layers, 2 heads of `head_dim`, odd intermediate size and vocabulary.
-ModelWeights SmallModel(int head_dim, DType dtype, int conv_size = 0, int heads = 2, int vocab = 101);
+ModelWeights SmallModel(int head_dim, DType dtype, int conv_size = 0, int heads = 2,
+                        int vocab = 101);
 
 std::vector<int32_t> RandomTokens(int count, int vocab, uint32_t seed);
 

@@ -77,9 +77,9 @@ TEST_P(CpuTargetTest, GoldenLogits) {
       const auto logits = FeedForLogits(backend.get(), 1, golden.RowIds(0), {31, 1, 2, 5});
       // bfloat16 weights are exact in these checkpoints (but for nolb, float32), and without
       // AVX512_BF16 activations stay in float32.
-      const bool exact = dtype == DType::kF32 ||
-                         (golden.weights.layers[0].q_proj.dtype == DType::kBF16 &&
-                          !cpu::HasBf16DotProducts());
+      const bool exact =
+          dtype == DType::kF32 ||
+          (golden.weights.layers[0].q_proj.dtype == DType::kBF16 && !cpu::HasBf16DotProducts());
       EXPECT_LE(RelativeError(logits, golden.RowLogits(0)), exact ? 1e-5 : 2e-2) << name;
     }
   }
@@ -136,7 +136,8 @@ TEST(CpuBackendTest, BadBatchesAreErrors) {
   EXPECT_EQ(backend->Enqueue(batch).code(), absl::StatusCode::kInvalidArgument);
 }
 
-// A part of the validation set through Score-like steps, against the oracle's loss on the same part.
+// A part of the validation set through Score-like steps, against the oracle's loss on the same
+// part.
 TEST(CpuBackendTest, ValidationLossOfTheEmbeddedModel) {
   auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);
   ASSERT_TRUE(weights.ok()) << weights.status();

@@ -102,8 +102,7 @@ TEST_F(CudaBackendTest, SaysWhyItDoesNotFit) {
 }
 
 TEST_F(CudaBackendTest, BadBatchesAreErrors) {
-  const auto backend =
-      Cuda("", DType::kF32, DType::kF32, 0, 0).Make(SmallModel(32, DType::kF32));
+  const auto backend = Cuda("", DType::kF32, DType::kF32, 0, 0).Make(SmallModel(32, DType::kF32));
   StepBatch batch;
   AddSequence(&batch, 1'000'000, {1}, true);
   EXPECT_EQ(backend->Enqueue(batch).code(), absl::StatusCode::kInvalidArgument);

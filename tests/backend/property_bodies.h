@@ -101,8 +101,8 @@ TEST_P(BackendPropertyTest, SampledTokensDoNotDependOnTheBatch) {
     }
   }
   for (int i = 0; i < kSequences; ++i) {
-    const auto expected = Generate(alone.get(), 2, prompts[i], Random(100 + static_cast<uint64_t>(i)),
-                                   kSteps - i % 4);
+    const auto expected = Generate(alone.get(), 2, prompts[i],
+                                   Random(100 + static_cast<uint64_t>(i)), kSteps - i % 4);
     ASSERT_EQ(generated[i].size(), expected.size());
     for (size_t t = 0; t < expected.size(); ++t) {
       ExpectSame(generated[i][t], expected[t], GetParam().batch_invariant);
@@ -155,7 +155,8 @@ TEST_P(BackendPropertyTest, ASlotLeaksNothingToItsNextSequence) {
   Generate(backend.get(), 1, RandomTokens(30, weights.config.vocab_size, 2), heavy, 10);
   EXPECT_EQ(Ids(Generate(backend.get(), 1, prompt, Random(2), 10)), expected);
   // One token at a time, the first resets.
-  EXPECT_EQ(FeedForLogits(backend.get(), 1, prompt, {1}), FeedForLogits(backend.get(), 5, prompt, {1}));
+  EXPECT_EQ(FeedForLogits(backend.get(), 1, prompt, {1}),
+            FeedForLogits(backend.get(), 5, prompt, {1}));
 }
 
 TEST_P(BackendPropertyTest, RestoreConvertsAndRefuses) {

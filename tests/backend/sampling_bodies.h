@@ -209,8 +209,7 @@ TEST_P(BackendSamplingTest, CountsFollowTheSequence) {
     AddSequence(&again, 7, fed, step == 0);
     const auto all = backend_->ForwardLogits(again);
     ASSERT_TRUE(all.ok());
-    const ReferenceRow row =
-        ReferenceFilter({all->end() - vocab_, all->end()}, s, {});
+    const ReferenceRow row = ReferenceFilter({all->end() - vocab_, all->end()}, s, {});
     StepBatch batch;
     StepSequence* sequence = AddSequence(&batch, 3, fed, step == 0);
     sequence->sample = true;
@@ -255,8 +254,8 @@ TEST_P(BackendSamplingTest, LogprobsRanksAndTop) {
                                  logits->begin() + (position + 1) * vocab_);
     const std::vector<double> expected = ReferenceLogprobs(row);
     EXPECT_NEAR(score.logprob, expected[score.token_id], 2e-4);
-    const auto greater = std::count_if(row.begin(), row.end(),
-                                       [&](float v) { return v > row[score.token_id]; });
+    const auto greater =
+        std::count_if(row.begin(), row.end(), [&](float v) { return v > row[score.token_id]; });
     EXPECT_EQ(score.rank, 1 + greater);
     std::vector<int32_t> order(row.size());
     std::iota(order.begin(), order.end(), 0);

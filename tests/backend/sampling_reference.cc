@@ -11,7 +11,8 @@ namespace {
 
 constexpr double kNegInf = -std::numeric_limits<double>::infinity();
 
-void ApplyLists(const SlotSampling& s, const std::vector<int32_t>& step_bans, std::vector<double>* x) {
+void ApplyLists(const SlotSampling& s, const std::vector<int32_t>& step_bans,
+                std::vector<double>* x) {
   if (!s.allowed_token_ids.empty()) {
     std::vector<double> allowed(x->size(), kNegInf);
     for (const int32_t id : s.allowed_token_ids) allowed[id] = (*x)[id];

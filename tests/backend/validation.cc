@@ -73,7 +73,8 @@ double OracleLoss(const ModelWeights& weights, const std::vector<int32_t>& row) 
   const size_t vocab = static_cast<size_t>(oracle.shape.vocab_size);
   double sum = 0;
   for (size_t t = 0; t + 1 < row.size(); ++t) {
-    sum -= ReferenceLogprobs({logits.begin() + t * vocab, logits.begin() + (t + 1) * vocab})[row[t + 1]];
+    sum -= ReferenceLogprobs(
+        {logits.begin() + t * vocab, logits.begin() + (t + 1) * vocab})[row[t + 1]];
   }
   return sum / static_cast<double>(row.size() - 1);
 }

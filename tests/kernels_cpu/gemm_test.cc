@@ -75,9 +75,16 @@ class GemmTest : public EachTarget {};
 
 TEST_P(GemmTest, AgreesWithDouble) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const auto& [rows, columns, k] : std::initializer_list<std::tuple<int, int, int>>
-         {{1, 32, 2}, {1, 300, 64}, {2, 129, 33}, {3, 97, 100}, {5, 40, 1}, {12, 64, 256},
-          {13, 65, 96}, {29, 200, 77}, {64, 33, 320}}) {
+    for (const auto& [rows, columns, k] :
+         std::initializer_list<std::tuple<int, int, int>>{{1, 32, 2},
+                                                          {1, 300, 64},
+                                                          {2, 129, 33},
+                                                          {3, 97, 100},
+                                                          {5, 40, 1},
+                                                          {12, 64, 256},
+                                                          {13, 65, 96},
+                                                          {29, 200, 77},
+                                                          {64, 33, 320}}) {
       const Problem problem(rows, columns, k, dtype);
       AlignedBuffer<float> c(static_cast<size_t>(rows * problem.ldc()));
       Gemm(problem.Params(c.data()));

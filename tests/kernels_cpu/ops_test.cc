@@ -77,7 +77,8 @@ TEST_P(OpsTest, ShortConvInPieces) {
         double expected = 0;
         for (int j = 0; j < size; ++j) {
           const int from = t - (size - 1) + j;
-          if (from >= 0) expected += double{weight[j * kChannels + c]} * input[from * kChannels + c];
+          if (from >= 0)
+            expected += double{weight[j * kChannels + c]} * input[from * kChannels + c];
         }
         ASSERT_NEAR(x[t * kChannels + c], expected, 1e-5) << "size " << size << " row " << t;
       }
@@ -86,7 +87,7 @@ TEST_P(OpsTest, ShortConvInPieces) {
 }
 
 TEST_P(OpsTest, ConversionsAgreeWithScalars) {
-  std::vector<float> values = {0.0f,  -0.0f,   1.0f,    65504.0f, 65519.0f, 1e-8f,
+  std::vector<float> values = {0.0f,  -0.0f,    1.0f,   65504.0f, 65519.0f, 1e-8f,
                                3e-5f, -6.1e-5f, 0.333f, -2.7e-7f, 1e4f,     -1.5f};
   const AlignedBuffer<float> more = Normal(1000, 10, 6);
   values.insert(values.end(), more.data(), more.data() + more.size());

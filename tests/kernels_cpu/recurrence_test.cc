@@ -38,7 +38,8 @@ struct Case {
     fill(&f, gate_scale);
     fill(&i, 1);
     lower_bound = AlignedBuffer<float>(static_cast<size_t>(dim + 32));
-    for (int c = 0; c < dim; c += 2) lower_bound[c] = 0.9f * static_cast<float>(c) / static_cast<float>(dim);
+    for (int c = 0; c < dim; c += 2)
+      lower_bound[c] = 0.9f * static_cast<float>(c) / static_cast<float>(dim);
     state = AlignedBuffer<float>(static_cast<size_t>(dim * state_ld));
     for (int k = 0; k < dim; ++k) {
       for (int v = 0; v < dim; ++v) state[k * state_ld + v] = normal(rng);
@@ -128,9 +129,11 @@ TEST_P(RecurrenceTest, AgreesWithDouble) {
           for (const int step : {1, 7, 16, 100}) {
             const Case::Result r = c.Run(step, static_cast<int>(c.state_ld), zero_state);
             ASSERT_LE(RelativeError(r.o.data(), o), tolerance)
-                << "dim " << dim << " tokens " << tokens << " by " << step << " gates " << gate_scale;
+                << "dim " << dim << " tokens " << tokens << " by " << step << " gates "
+                << gate_scale;
             ASSERT_LE(RelativeError(r.state.data(), s), 2e-6)
-                << "dim " << dim << " tokens " << tokens << " by " << step << " gates " << gate_scale;
+                << "dim " << dim << " tokens " << tokens << " by " << step << " gates "
+                << gate_scale;
           }
         }
       }

@@ -9,7 +9,6 @@
 #include "engine/loader/weights.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/convert.h"
-#include "server/devices.h"
 #include "server/engine_router.h"
 #include "server/ops_routes.h"
 
@@ -43,15 +42,16 @@ EngineOptions ToEngineOptions(const ServerOptions& options, Metrics* metrics) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Application>> Application::Start(
-    const ServerOptions& options, std::function<void(const absl::Status&)> on_fatal) {
+    const ServerOptions& options, const BackendFactory& make_backend,
+    std::function<void(const absl::Status&)> on_fatal) {
   auto app = std::unique_ptr<Application>(new Application(options));
-  RETURN_IF_ERROR(app->Load());
+  RETURN_IF_ERROR(app->Load(make_backend));
   app->engine_->SetFatalErrorCallback(std::move(on_fatal));
   RETURN_IF_ERROR(app->Listen());
   return app;
 }
 
-absl::Status Application::Load() {
+absl::Status Application::Load(const BackendFactory& make_backend) {
   ASSIGN_OR_RETURN(defaults_, LoadGenerationDefaults(options_.model));
   ASSIGN_OR_RETURN(tokenizer_, LoadTokenizer(options_.model));
   // Backends keep their own copies: the file is unmapped at the end of this function.
@@ -64,7 +64,7 @@ absl::Status Application::Load() {
   const EngineOptions engine_options = ToEngineOptions(options_, metrics_.get());
   std::vector<std::unique_ptr<Engine>> engines;
   for (const DeviceSpec& device : options_.devices) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, MakeBackend(device, weights, options_));
+    ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_backend(device, weights, options_));
     engines.push_back(Engine::Create(std::move(backend), engine_options));
   }
   engine_ = engines.size() == 1 ? std::move(engines.front())

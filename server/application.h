@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
 #include "engine/engine.h"
 #include "engine/frontend/frontend.h"
 #include "server/grpc_server.h"
@@ -18,18 +19,25 @@ namespace hgrn2 {
 
 class Application {
  public:
+  using BackendFactory = std::function<absl::StatusOr<std::unique_ptr<Backend>>(
+      const DeviceSpec& device, const ModelWeights& weights, const ServerOptions& options)>;
+
   // Loads and listens; logs what it serves, what it costs and where. `on_fatal` runs on an engine
-  // thread when a device fails.
+  // thread when a device fails. `make_backend` is MakeBackend but in tests.
   static absl::StatusOr<std::unique_ptr<Application>> Start(
-      const ServerOptions& options, std::function<void(const absl::Status&)> on_fatal);
+      const ServerOptions& options, const BackendFactory& make_backend,
+      std::function<void(const absl::Status&)> on_fatal);
 
   // Turns unready, refuses new requests, lets running ones finish for up to shutdown-timeout, ends
   // the rest. True unless a device failed. Once.
   bool Drain();
 
+  int grpc_port() const { return grpc_->port(); }
+  int http_port() const { return http_->port(); }
+
  private:
   explicit Application(const ServerOptions& options) : options_(options) {}
-  absl::Status Load();
+  absl::Status Load(const BackendFactory& make_backend);
   absl::Status Listen();
   void LogModel(const ModelWeights& weights) const;
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "server/application.h"
+#include "server/devices.h"
 #include "server/flags.h"
 #include "server/shutdown_events.h"
 #include "server/version.h"
@@ -48,9 +49,10 @@ int Main(const std::vector<std::string>& arguments) {
   gpr_set_log_function(&LogGrpc);
   ShutdownEvents& events = ShutdownEvents::Install();
   LOG_INFO("hgrn2-server {}", ServerVersion());
-  auto application = Application::Start(options, [&events](const absl::Status& status) {
-    events.Post({true, std::string(status.message())});
-  });
+  auto application =
+      Application::Start(options, MakeBackend, [&events](const absl::Status& status) {
+        events.Post({true, std::string(status.message())});
+      });
   if (!application.ok()) return Fail(application.status());
 
   const ShutdownEvents::Event event = events.Wait();

@@ -56,11 +56,9 @@ __device__ __forceinline__ void BulkLoad(uint32_t shared, const void* global, ui
 #endif
 }
 
-// Asks for bytes to be in L2 soon. REQUIRES: multiples of 16.
-__device__ __forceinline__ void PrefetchL2(const void* global, uint32_t bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes) : "memory");
-#endif
+// Asks for the 32 bytes at `global` to be in L2 soon.
+__device__ __forceinline__ void PrefetchL2(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global) : "memory");
 }
 
 // Barrier over the consumer threads of one block. The producer warp never takes part.

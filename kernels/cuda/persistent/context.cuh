@@ -14,7 +14,7 @@ namespace hgrn2::cuda::persistent {
 // A stage of the weights' ring: 4 k-steps of all warps.
 template <bool kFp8>
 constexpr int kStageBytes = 4 * SlotBytes(kFp8);
-constexpr int kDefaultInflightKib = 48;
+constexpr int kDefaultInflightKib = 32;
 // Partial sums of products between warps, and scratch of the recurrence.
 constexpr int kScratchBytes = 32 * 1024;
 constexpr int kMaxStages = 28;
@@ -88,12 +88,37 @@ struct Context {
   float* scratch;               // kScratchBytes
   float* row_scale;             // [kMaxBatch] 1 / rms of the product's input
   Sequence* sequences;          // [kMaxBatch]
+  volatile int* progress;       // products begun, for the prefetching warp
   const LayerPointers* layers;  // in shared memory
   const TileRange* ranges;      // this block's, in shared memory
   uint32_t target = 0;          // of the grid barrier
   int traced = 0;
+#ifdef HGRN2_PERSISTENT_PROFILE
+  int64_t marks[8] = {};
+  int64_t waited = 0, last = 0;
+  __device__ __forceinline__ void Mark(int i) {
+    const int64_t now = clock64();
+    if (i >= 0) marks[i] += now - last;
+    last = now;
+  }
+  __device__ __forceinline__ void Flush(int phase) {
+    if (p.trace == nullptr || threadIdx.x != 0) return;
+    marks[7] = waited;
+    for (int i = 0; i < 8; ++i) {
+      p.trace[(int64_t{blockIdx.x} * p.shape.NumPhases() + phase) * 8 + i] = marks[i];
+      marks[i] = 0;
+    }
+    waited = 0;
+  }
+#else
+  __device__ __forceinline__ void Mark(int) {}
+  __device__ __forceinline__ void Flush(int) {}
+#endif
 
   __device__ __forceinline__ void Trace() {
+#ifdef HGRN2_PERSISTENT_PROFILE
+    return;
+#endif
     if (p.trace == nullptr || threadIdx.x != 0 || traced >= p.trace_capacity) return;
     p.trace[int64_t{blockIdx.x} * p.trace_capacity + traced++] = clock64();
   }

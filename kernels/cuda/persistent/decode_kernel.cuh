@@ -23,6 +23,7 @@ struct Control {
   uint64_t empty[kMaxStages];
   float row_scale[kMaxBatch];
   Sequence sequences[kMaxBatch];
+  int progress;
 };
 
 inline size_t FixedSharedBytes(const ModelShape& s) {
@@ -108,6 +109,18 @@ __device__ __forceinline__ void Leave(Context& c) {
   }
 }
 
+// One warp: keeps the recurrence's reads half a layer ahead of its use.
+template <typename S>
+__device__ __forceinline__ void Prefetch(const DecodeParams& p, const LayerPointers* layers,
+                                         volatile int* progress) {
+  GridDependencyWait();
+  for (int l = 0; l < p.shape.layers; ++l) {
+    // The layer before has begun its gate/up product.
+    while (*progress < (l - 1) * kProductsPerLayer + kGateUp + 1) __nanosleep(500);
+    PrefetchStates<S>(p, layers[l]);
+  }
+}
+
 template <typename T, bool kFp8, typename S>
 __device__ __forceinline__ void Consume(Context& c) {
   const DecodeParams& p = c.p;
@@ -119,31 +132,36 @@ __device__ __forceinline__ void Consume(Context& c) {
     c.sequences[tid] = {slot, reset ? -1 : slot < 0 || p.ring_length <= 1 ? 0 : p.age[slot]};
   }
   c.Sync();
-  PrefetchStates<S>(c, c.layers[0]);
   Embed<kFp8>(c);
   c.Arrive();
   const int phases = p.shape.NumPhases();
-  StateUnit<S> state(c);
+  // Larger batches have no registers left for a state that waits while a product runs.
+  constexpr bool kEarly = T::kNTiles == 1;
 #pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
     const ProductArgs a = ArgsOf<kFp8>(c, phase);
     c.Wait();
+    if (tid == 0) *c.progress = phase + 1;
+    c.Mark(5);
     if (a.product == kHead) {
       Leave(c);
       GridDependencyLaunch();
     }
     const int l = phase / kProductsPerLayer;
+    StateUnit<S> state(c);  // in here: its registers are free outside of the q, f, i product
     RunProduct<T, kFp8>(c, a, [&] {
-      if (a.product == kQfi && static_cast<int>(blockIdx.x) < StateUnit<S>::Units(p)) {
+      if (kEarly && a.product == kQfi && static_cast<int>(blockIdx.x) < StateUnit<S>::Units(p)) {
         state.Bind(c.layers[l], blockIdx.x);
         state.Load();
       }
-      if (a.product == kGateUp && l + 1 < p.shape.layers) PrefetchStates<S>(c, c.layers[l + 1]);
     });
+    c.Mark(4);
     if (a.product == kHead) break;
     c.Arrive();
+    c.Mark(6);
+    c.Flush(phase);
     if (a.product == kQfi) {
-      RunStates<S>(c, c.layers[l], state);
+      RunStates<kEarly, S>(c, c.layers[l], state);
       c.Arrive();
     }
   }
@@ -163,6 +181,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   RingState ring = {SharedAddress(control.full), SharedAddress(control.empty), SharedAddress(shared),
                     stages};
   if (threadIdx.x == 0) {
+    control.progress = 0;
     for (int i = 0; i < stages; ++i) {
       MbarrierInit(ring.full + i * 8, 1);
       MbarrierInit(ring.empty + i * 8, kConsumerWarps);
@@ -180,12 +199,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
     if (threadIdx.x == kConsumers) Produce<T, kFp8>(p, ranges, ring);
+    if (threadIdx.x / 32 == kConsumerWarps + 1) Prefetch<S>(p, layers, &control.progress);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
     Context c = {p, {}, ring, reinterpret_cast<float*>(scratch), control.row_scale,
-                 control.sequences, layers, ranges};
+                 control.sequences, &control.progress, layers, ranges};
     LayOut(p.shape, p.batch, p.workspace, &c.ws);
     Consume<T, kFp8, S>(c);
   }
@@ -221,6 +241,7 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
         if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
         if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       }
+      if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       return LaunchAs<T, kFp8, StateTiling<128, 16>>(p, stream);
     default: return cudaErrorInvalidValue;
   }

@@ -29,13 +29,14 @@ struct EpilogueInputs {
   float2 scale, x, weight;
 };
 
+// Loads only: nothing here waits for them.
 __device__ __forceinline__ EpilogueInputs Prepare(const Context& c, const ProductArgs& a, int tile,
                                                   int token, int g) {
-  EpilogueInputs in = {{a.uncarry, a.uncarry}, {0, 0}, {0, 0}};
+  EpilogueInputs in = {{1, 1}, {0, 0}, {0, 0}};
   const int row = a.product == kGateUp ? tile * 8 + g : tile * 16 + g;
   if (a.scale != nullptr) {
-    in.scale.x *= __ldg(a.scale + row);
-    in.scale.y *= __ldg(a.scale + row + (a.product == kGateUp ? static_cast<int>(c.p.shape.m) : 8));
+    in.scale = {__ldg(a.scale + row),
+                __ldg(a.scale + row + (a.product == kGateUp ? static_cast<int>(c.p.shape.m) : 8))};
   }
   if (a.next_norm != nullptr) {
     in.weight = {__ldg(a.next_norm + row), __ldg(a.next_norm + row + 8)};
@@ -68,7 +69,7 @@ __device__ __forceinline__ void FinishResidual(const Context& c, const ProductAr
 __device__ __forceinline__ void Finish(const Context& c, const ProductArgs& a, int tile, int token,
                                        int g, float2 y, const EpilogueInputs& in) {
   const bool valid = token < c.p.batch;
-  const float r = a.squares != nullptr && valid ? c.row_scale[token] : 1.0f;
+  const float r = a.uncarry * (a.squares != nullptr && valid ? c.row_scale[token] : 1.0f);
   y.x *= in.scale.x * r;
   y.y *= in.scale.y * r;
   if (a.next_norm != nullptr) return FinishResidual(c, a, tile, token, g, y, in);

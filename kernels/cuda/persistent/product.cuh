@@ -149,14 +149,20 @@ __device__ __forceinline__ float2* Partial(float* scratch, int tile, int h, int 
 template <typename T, bool kFp8Layers, bool kFp8>
 __device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
                                               const uint32_t (&b)[T::kChunk][T::kNTiles][2],
-                                              float (&acc)[T::kNTiles][4]) {
+                                              float (&acc)[T::kNTiles][4], int64_t& waited) {
   constexpr int kSteps = kStageSteps<kFp8Layers, kFp8>;
   constexpr int kLoads = kFp8 ? kSteps / 2 : kSteps;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
   for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
     if (s0 >= steps) break;
+#ifdef HGRN2_PERSISTENT_PROFILE
+    const int64_t t0 = clock64();
     MbarrierWait(ring.full + ring.stage * 8, ring.parity);
+    waited += clock64() - t0;
+#else
+    MbarrierWait(ring.full + ring.stage * 8, ring.parity);
+#endif
     const uint32_t at = ring.data + ring.stage * kStageBytes<kFp8Layers> + warp * 512 + lane * 16;
     uint4 a[kLoads];
 #pragma unroll
@@ -238,6 +244,7 @@ struct RowScales {
 template <typename T, bool kFp8, typename Then>
 __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, Then&& then) {
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
+  constexpr int kUnits = T::kGroup * T::kNTiles * 64 / kConsumers;  // per thread at most
   const int groups = static_cast<int>(c.p.shape.d) / 16, batch = c.p.batch;
 #pragma unroll 1
   for (int g0 = 0; g0 == 0 || g0 < a.range.count; g0 += T::kGroup) {
@@ -247,8 +254,12 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
     auto token_of = [&](int unit) {
       return unit / 64 % T::kNTiles * 8 + lane % 4 * 2 + unit / 32 % 2;
     };
-    EpilogueInputs inputs;
-    if (tid < units) inputs = Prepare(c, a, tile_of(tid), token_of(tid), lane / 4);
+    EpilogueInputs inputs[kUnits];
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      const int unit = i * kConsumers + tid;
+      if (unit < units) inputs[i] = Prepare(c, a, tile_of(unit), token_of(unit), lane / 4);
+    }
     RowScales<T> scales;
     const bool scaled = g0 == 0 && a.squares != nullptr;
 #pragma unroll 1
@@ -261,6 +272,15 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
         if (g0 > 0) c.Sync();  // the last group's partial sums have been read
       }
       const int steps = min(T::kChunk, a.kpw - c0);
+#ifdef HGRN2_PERSISTENT_PROFILE
+      c.Mark(0);
+      asm volatile("" ::"r"(b[0][0][0] + b[2][0][0] + b[4][0][0] + b[6][0][0]) : "memory");
+      c.Mark(1);
+#define WAITED c.waited
+#else
+      int64_t unused;
+#define WAITED unused
+#endif
 #pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
         float acc[T::kNTiles][4] = {};
@@ -273,9 +293,9 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
           }
         }
         if (kFp8 && a.product != kHead) {
-          MultiplyChunk<T, kFp8, true>(c.ring, steps, b, acc);
+          MultiplyChunk<T, kFp8, true>(c.ring, steps, b, acc, WAITED);
         } else {
-          MultiplyChunk<T, kFp8, false>(c.ring, steps, b, acc);
+          MultiplyChunk<T, kFp8, false>(c.ring, steps, b, acc, WAITED);
         }
 #pragma unroll
         for (int n = 0; n < T::kNTiles; ++n) {
@@ -284,13 +304,16 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
         }
       }
     }
+    c.Mark(2);
     if (scaled) {
       scales.Store(a.squares, groups, batch, static_cast<float>(c.p.shape.d), a.eps, c.row_scale);
     }
     c.Sync();
-#pragma unroll 1
-    for (int unit = tid; unit < units; unit += kConsumers) {
-      if (unit != tid) inputs = Prepare(c, a, tile_of(unit), token_of(unit), lane / 4);
+    c.Mark(3);
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) {
+      const int unit = i * kConsumers + tid;
+      if (unit >= units) break;
       float2 y = {0, 0};
 #pragma unroll
       for (int w = 0; w < kConsumerWarps; ++w) {
@@ -298,7 +321,7 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
         y.x += part.x;
         y.y += part.y;
       }
-      Finish(c, a, tile_of(unit), token_of(unit), lane / 4, y, inputs);
+      Finish(c, a, tile_of(unit), token_of(unit), lane / 4, y, inputs[i]);
     }
   }
 }

@@ -42,46 +42,49 @@ __device__ __forceinline__ RingPosition PositionInRing(int age, int phase, int l
   return r;
 }
 
-// Raw bytes of 4 columns of a row, and their meaning. Kept apart so that a thread's loads all go out
-// before the first is used.
-template <int kRows>
+// Raw bytes of 4 columns of kRows rows, and their meaning. Kept apart so that a thread's loads all go
+// out before the first is used. kNarrow: 16-bit types only, for half the registers.
+template <int kRows, bool kNarrow>
 struct RawState {
-  uint4 v[kRows];
+  uint2 v[kRows][kNarrow ? 1 : 2];
 
   __device__ __forceinline__ void Load(const void* base, int64_t at, int row_stride, DType type) {
-    if (type == DType::kF32) {
+    if (!kNarrow && type == DType::kF32) {
       const float* p = static_cast<const float*>(base) + at;
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) v[r] = __ldcg(reinterpret_cast<const uint4*>(p + r * row_stride));
+      for (int r = 0; r < kRows; ++r) {
+        const uint4 u = __ldcg(reinterpret_cast<const uint4*>(p + r * row_stride));
+        v[r][0] = {u.x, u.y};
+        v[r][kNarrow ? 0 : 1] = {u.z, u.w};
+      }
     } else {
       const uint16_t* p = static_cast<const uint16_t*>(base) + at;
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const uint2 u = __ldcg(reinterpret_cast<const uint2*>(p + r * row_stride));
-        v[r].x = u.x;
-        v[r].y = u.y;
+        v[r][0] = __ldcg(reinterpret_cast<const uint2*>(p + r * row_stride));
       }
     }
   }
   __device__ __forceinline__ void Convert(DType type, float4 (&s)[kRows]) const {
-    if (type == DType::kF32) {
+    if (!kNarrow && type == DType::kF32) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        s[r] = {__uint_as_float(v[r].x), __uint_as_float(v[r].y), __uint_as_float(v[r].z),
-                __uint_as_float(v[r].w)};
+        const uint2 hi = v[r][kNarrow ? 0 : 1];
+        s[r] = {__uint_as_float(v[r][0].x), __uint_as_float(v[r][0].y), __uint_as_float(hi.x),
+                __uint_as_float(hi.y)};
       }
     } else if (type == DType::kF16) {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&v[r].x));
-        const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&v[r].y));
+        const float2 a = __half22float2(*reinterpret_cast<const __half2*>(&v[r][0].x));
+        const float2 b = __half22float2(*reinterpret_cast<const __half2*>(&v[r][0].y));
         s[r] = {a.x, a.y, b.x, b.y};
       }
     } else {
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r].x));
-        const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r].y));
+        const float2 a = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r][0].x));
+        const float2 b = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(&v[r][0].y));
         s[r] = {a.x, a.y, b.x, b.y};
       }
     }
@@ -151,10 +154,12 @@ struct StateTiling {
   static constexpr int kDim = kHeadDim;
   static constexpr int kRows = kRowsPerThread;
   static constexpr int kSlice = kConsumers * kRows * 4 / kDim;
+  static constexpr int kSlices = kDim / kSlice;
   static constexpr int kQuads = kSlice / 4;              // column quads
   static constexpr int kRowsPerWarp = kDim / kConsumerWarps;
   static constexpr int kRun = kRowsPerWarp >= 8 ? kRowsPerWarp / 8 : 1;
   static constexpr int kRuns = kRows / kRun;             // per thread
+  static constexpr bool kNarrow = kRows > 8;             // serves 16-bit states only
   static_assert(kSlice >= 16 && kSlice <= 128 && kSlice <= kDim && kQuads <= 32);
   static_assert(kRows % kRun == 0);
 };
@@ -163,7 +168,7 @@ template <typename S>
 struct StateUnit {
   static constexpr int kDim = S::kDim;
   static constexpr int kRows = S::kRows;
-  static constexpr int kSlices = kDim / S::kSlice;
+  static constexpr int kSlices = S::kSlices;
   // Tokens of the ring whose loads go out early; longer rings load the rest in Rebuild.
   static constexpr int kEarly = 16;
   static constexpr int kInputs = (kEarly * S::kQuads + kConsumers - 1) / kConsumers;
@@ -176,7 +181,7 @@ struct StateUnit {
   RingPosition ring;
   float4 state[kRows];
   // In flight between Load and Rebuild.
-  RawState<kRows> raw;
+  RawState<kRows, S::kNarrow> raw;
   uint16_t gates[kEarly];  // of channel threadIdx.x, newest first
   uint2 inputs[kInputs];
 
@@ -211,19 +216,6 @@ struct StateUnit {
   __device__ __forceinline__ __nv_bfloat16* Ring(int index) const {  // f; i is kDim further
     return static_cast<__nv_bfloat16*>(layer->ring_entries) +
            ((int64_t{slot} * c.p.heads + head) * c.p.ring_length + index) * 2 * kDim;
-  }
-
-  // Brings what Rebuild will read into L2.
-  __device__ __forceinline__ void Prefetch() const {
-    if (slot < 0 || reset) return;
-    const int tid = threadIdx.x;
-    const int bytes = SizeOf(c.p.state_dtype);
-    const uint8_t* base = static_cast<const uint8_t*>(layer->state) +
-                          ((int64_t{slot} * c.p.heads + head) * kDim * kDim + column0) * bytes;
-    if (tid < kDim) PrefetchL2(base + int64_t{tid} * kDim * bytes, S::kSlice * bytes);
-    if (tid == kDim && ring.count > 0) {
-      PrefetchL2(Ring(ring.index - ring.count), ring.count * 4 * kDim);
-    }
   }
 
   // Fetches what Rebuild needs.
@@ -311,7 +303,7 @@ struct StateUnit {
     for (int r = 0; r < kRows; ++r) {
       state[r] = {state[r].x * w[r], state[r].y * w[r], state[r].z * w[r], state[r].w * w[r]};
     }
-#pragma unroll 2
+#pragma unroll 1
     for (int s = ring.count - 1; s >= 0; --s) {
       const float4 x = Input(scratch.i + s * S::kSlice + Quad() * 4);
       LoadRow(scratch.weight + s * kDim + row0, w);
@@ -404,25 +396,54 @@ struct StateUnit {
   }
 };
 
-// Fetches into L2 what the block's share of a layer's recurrence will read.
-template <typename S>
-__device__ __forceinline__ void PrefetchStates(Context& c, const LayerPointers& layer) {
-#pragma unroll 1
-  for (int unit = blockIdx.x; unit < StateUnit<S>::Units(c.p); unit += c.p.blocks) {
-    StateUnit<S> work(c);
-    work.Bind(layer, unit);
-    work.Prefetch();
+__device__ __forceinline__ void PrefetchSectors(const void* base, int bytes, int lane) {
+  for (int at = lane * 32; at < bytes; at += 32 * 32) {
+    PrefetchL2(static_cast<const uint8_t*>(base) + at);
   }
 }
 
-// The block's share, with the grid barrier that waits for q, f and i inside. `first`: the block's
-// first unit, bound and loaded, if it has any.
+// One warp: fetches into L2 what the block's share of a layer's recurrence will read.
 template <typename S>
+__device__ __forceinline__ void PrefetchStates(const DecodeParams& p, const LayerPointers& layer) {
+  const int lane = threadIdx.x % 32;
+  const int bytes = static_cast<int>(SizeOf(p.state_dtype));
+  const int row_bytes = S::kSlice * bytes, row_sectors = row_bytes / 32;
+#pragma unroll 1
+  for (int unit = blockIdx.x; unit < p.batch * p.heads * S::kSlices; unit += p.blocks) {
+    const int pair = unit / S::kSlices, sequence = pair / p.heads, head = pair % p.heads;
+    const int slot = p.slots[sequence];
+    if (slot < 0 || (p.reset != nullptr && p.reset[sequence] != 0)) continue;
+    const int64_t at = int64_t{slot} * p.heads + head;
+    const uint8_t* state = static_cast<const uint8_t*>(layer.state) +
+                           (at * S::kDim * S::kDim + unit % S::kSlices * S::kSlice) * bytes;
+#pragma unroll 1
+    for (int i = lane; i < S::kDim * row_sectors; i += 32) {
+      PrefetchL2(state + i / row_sectors * S::kDim * bytes + i % row_sectors * 32);
+    }
+    PrefetchSectors(layer.lower_bound + head * S::kDim, S::kDim * 4, lane);
+    PrefetchSectors(layer.g_norm + head * S::kDim, S::kDim * 4, lane);
+    if (p.ring_length <= 1) continue;
+    const RingPosition ring = PositionInRing(p.age[slot], layer.ring_phase, p.ring_length);
+    PrefetchSectors(static_cast<const __nv_bfloat16*>(layer.ring_entries) +
+                        (at * p.ring_length + ring.index - ring.count) * 2 * S::kDim,
+                    ring.count * 4 * S::kDim, lane);
+  }
+}
+
+// The block's share, with the grid barrier that waits for q, f and i inside. kLoaded: `first` is bound
+// to the block's first unit, if it has any, and its loads are under way.
+template <bool kLoaded, typename S>
 __device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer,
                                           StateUnit<S>& first) {
   const int units = StateUnit<S>::Units(c.p);
   int unit = blockIdx.x;
-  if (unit < units) first.Rebuild();
+  if (unit < units) {
+    if (!kLoaded) {
+      first.Bind(layer, unit);
+      first.Load();
+    }
+    first.Rebuild();
+  }
   c.Wait();
 #pragma unroll 1
   while (unit < units) {

@@ -28,12 +28,12 @@ void Activate(const RecurrenceParams& p, int token, int t) {
   const VF one = hn::Set(df, 1.0f);
   const VF scale = hn::Set(df, 1.0f / std::sqrt(static_cast<float>(p.head_dim)));
   for (int c = 0; c < p.head_dim; c += kLanes) {
-    const VF x = hn::LoadU(df, f + c);
+    const Sigmoids gate = SigmoidPair(hn::LoadU(df, f + c));
     const VF lb = hn::LoadU(df, p.lower_bound + c);
     const VF span = hn::Sub(one, lb);
     hn::Store(hn::Mul(Swish(hn::LoadU(df, q + c)), scale), df, s.q.data() + t * s.ld + c);
-    hn::Store(hn::MulAdd(span, Sigmoid(x), lb), df, s.g.data() + t * s.ld + c);
-    hn::Store(hn::Mul(span, Sigmoid(hn::Neg(x))), df, s.k.data() + t * s.ld + c);
+    hn::Store(hn::MulAdd(span, gate.of_x, lb), df, s.g.data() + t * s.ld + c);
+    hn::Store(hn::Mul(span, gate.of_minus_x), df, s.k.data() + t * s.ld + c);
   }
   const int valid = HWY_MIN(p.columns, p.head_dim - p.column_begin);
   std::memcpy(s.i.data() + t * s.ld, i, static_cast<size_t>(valid) * sizeof(float));

@@ -28,16 +28,58 @@ constexpr bool kManyRegisters = true;  // 32 of them
 constexpr bool kManyRegisters = false;
 #endif
 
-// Without overflow for any x: only exp of non-positive numbers is taken.
-HWY_INLINE VF Sigmoid(VF x) {
+// exp(x) for x <= 0, to 2 ulp: no overflow to care for, so about half of hn::Exp's instructions. Zero
+// below -87, where the result would be subnormal.
+HWY_INLINE VF ExpOfNonPositive(VF x) {
   const DF df;
-  const VF one = hn::Set(df, 1.0f);
-  const VF t = hn::Exp(df, hn::Neg(hn::Abs(x)));
-  const VF s = hn::Div(one, hn::Add(one, t));
-  return hn::IfThenElse(hn::Lt(x, hn::Zero(df)), hn::Mul(t, s), s);
+  const hn::RebindToSigned<DF> di;
+  const VF bounded = hn::Max(x, hn::Set(df, -87.0f));
+  const VF n = hn::Round(hn::Mul(bounded, hn::Set(df, 1.44269504f)));
+  // ln 2 in two parts, the first exact in products with small integers.
+  const VF r0 = hn::NegMulAdd(n, hn::Set(df, 0.693359375f), bounded);
+  const VF r = hn::NegMulAdd(n, hn::Set(df, -2.12194440e-4f), r0);
+  // Taylor's coefficients to r^7: |r| <= ln 2 / 2, the rest is below 6e-9.
+  VF p = hn::Set(df, 1.0f / 5040);
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 720));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 120));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 24));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f / 6));
+  p = hn::MulAdd(p, r, hn::Set(df, 0.5f));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(df, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, n));
+  const VF scaled = hn::BitCast(df, hn::Add(hn::BitCast(di, p), exponent));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(df, -87.0f)), scaled);
 }
 
-HWY_INLINE VF Swish(VF x) { return hn::Mul(x, Sigmoid(x)); }
+// 1 / x for x in [1, 2].
+HWY_INLINE VF Reciprocal(VF x) {
+  const DF df;
+#if HWY_TARGET == HWY_AVX3
+  // 14 bits and one Newton step: a third of a division's time.
+  const VF y = hn::ApproximateReciprocal(x);
+  return hn::MulAdd(y, hn::NegMulAdd(x, y, hn::Set(df, 1.0f)), y);
+#else
+  return hn::Div(hn::Set(df, 1.0f), x);
+#endif
+}
+
+struct Sigmoids {
+  VF of_x;
+  VF of_minus_x;
+};
+
+// Both without overflow or cancellation for any x.
+HWY_INLINE Sigmoids SigmoidPair(VF x) {
+  const DF df;
+  const VF t = ExpOfNonPositive(hn::Neg(hn::Abs(x)));
+  const VF large = Reciprocal(hn::Add(hn::Set(df, 1.0f), t));
+  const VF small = hn::Mul(t, large);
+  const auto negative = hn::Lt(x, hn::Zero(df));
+  return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
+}
+
+HWY_INLINE VF Swish(VF x) { return hn::Mul(x, SigmoidPair(x).of_x); }
 
 // Element types of memory: Load and Store whole vectors of float at an element offset.
 struct F32Memory {

@@ -4,7 +4,8 @@
 //   cuda_recurrence_bench [decode] [prefill] [conv]     (nothing: all)
 //
 // A decode step is a graph of 24 layers' kernels; the median of its replays. The floor is the bytes
-// that must move over the measured read bandwidth (or copy bandwidth where the state is also written).
+// that must move over the measured read bandwidth (or copy bandwidth where the state is also
+// written).
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -20,13 +21,13 @@ namespace {
 
 constexpr int kLayers = 24, kHeads = 16, kHeadDim = 128, kD = kHeads * kHeadDim;
 
-#define CHECK_CUDA(expr)                                                                  \
-  do {                                                                                    \
-    const cudaError_t e_ = (expr);                                                        \
-    if (e_ != cudaSuccess) {                                                              \
+#define CHECK_CUDA(expr)                                                                         \
+  do {                                                                                           \
+    const cudaError_t e_ = (expr);                                                               \
+    if (e_ != cudaSuccess) {                                                                     \
       std::fprintf(stderr, "%s:%d %s: %s\n", __FILE__, __LINE__, #expr, cudaGetErrorString(e_)); \
-      std::exit(1);                                                                       \
-    }                                                                                     \
+      std::exit(1);                                                                              \
+    }                                                                                            \
   } while (false)
 
 struct DeviceMemory {
@@ -133,7 +134,8 @@ double MedianSeconds(const std::function<void(cudaStream_t)>& work, int replays)
   }
   CHECK_CUDA(cudaStreamSynchronize(stream));
   std::vector<float> ms(replays);
-  for (int i = 0; i < replays; ++i) CHECK_CUDA(cudaEventElapsedTime(&ms[i], events[i], events[i + 1]));
+  for (int i = 0; i < replays; ++i)
+    CHECK_CUDA(cudaEventElapsedTime(&ms[i], events[i], events[i + 1]));
   for (cudaEvent_t event : events) CHECK_CUDA(cudaEventDestroy(event));
   CHECK_CUDA(cudaGraphExecDestroy(exec));
   CHECK_CUDA(cudaGraphDestroy(graph));
@@ -156,23 +158,29 @@ Bandwidth MeasureBandwidth() {
                                                                     sink.as<uint32_t>());
                              },
                              9);
-  result.copy = 2.0 * kBytes / MedianSeconds(
-                                   [&](cudaStream_t stream) {
-                                     CopyAll<<<132 * 8, 256, 0, stream>>>(from.as<uint4>(), to.as<uint4>(),
-                                                                          kBytes / 16);
-                                   },
-                                   9);
-  std::printf("read %.0f GB/s, copy %.0f GB/s (read + written)\n", result.read / 1e9, result.copy / 1e9);
+  result.copy =
+      2.0 * kBytes /
+      MedianSeconds(
+          [&](cudaStream_t stream) {
+            CopyAll<<<132 * 8, 256, 0, stream>>>(from.as<uint4>(), to.as<uint4>(), kBytes / 16);
+          },
+          9);
+  std::printf("read %.0f GB/s, copy %.0f GB/s (read + written)\n", result.read / 1e9,
+              result.copy / 1e9);
   return result;
 }
 
 // Finite random bits of a state dtype.
 uint32_t FiniteMask(DType type) {
   switch (type) {
-    case DType::kF32: return 0xBFFFFFFFu;
-    case DType::kF16: return 0xBBFFBBFFu;
-    case DType::kBF16: return 0xBFFFBFFFu;
-    case DType::kF8E4M3: return 0xBFBFBFBFu;
+    case DType::kF32:
+      return 0xBFFFFFFFu;
+    case DType::kF16:
+      return 0xBBFFBBFFu;
+    case DType::kBF16:
+      return 0xBFFFBFFFu;
+    case DType::kF8E4M3:
+      return 0xBFBFBFBFu;
   }
   return 0;
 }
@@ -182,14 +190,18 @@ void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwi
   const size_t elements = static_cast<size_t>(batch) * kD * kHeadDim;
   for (int l = 0; l < kLayers; ++l) {
     states.push_back(Bits(elements * SizeOf(dtype), FiniteMask(dtype)));
-    scales.push_back(Uniform<float>(dtype == DType::kF8E4M3 ? static_cast<size_t>(batch) * kD : 1, 0.001f, 0.01f));
-    rings.push_back(Uniform<__nv_bfloat16>(ReplayRingBytes(batch, replay, kD, DType::kBF16) / 2, -2, 4));
+    scales.push_back(Uniform<float>(dtype == DType::kF8E4M3 ? static_cast<size_t>(batch) * kD : 1,
+                                    0.001f, 0.01f));
+    rings.push_back(
+        Uniform<__nv_bfloat16>(ReplayRingBytes(batch, replay, kD, DType::kBF16) / 2, -2, 4));
   }
   std::vector<int32_t> slot_list(batch), age_list(batch);
-  for (int b = 0; b < batch; ++b) slot_list[b] = (b * 37 + 11) % batch, age_list[b] = same_age ? 64 : b * 29 + 64;
+  for (int b = 0; b < batch; ++b)
+    slot_list[b] = (b * 37 + 11) % batch, age_list[b] = same_age ? 64 : b * 29 + 64;
   const DeviceMemory slots = Upload(slot_list), ages = Upload(age_list);
   const DeviceMemory qfi = Uniform<__nv_bfloat16>(static_cast<size_t>(batch) * 3 * kD, -2, 4);
-  const DeviceMemory o(static_cast<size_t>(batch) * kD * 2), squares(static_cast<size_t>(batch) * kD / 4);
+  const DeviceMemory o(static_cast<size_t>(batch) * kD * 2),
+      squares(static_cast<size_t>(batch) * kD / 4);
   const DeviceMemory bound = Uniform<float>(kD, 0, 0.8f);
   const double seconds = MedianSeconds(
       [&](cudaStream_t stream) {
@@ -208,7 +220,8 @@ void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwi
           p.programmatic = l > 0;
           CHECK_CUDA(LaunchDecodeStep(p, stream));
         }
-        CHECK_CUDA(LaunchAdvanceAges({ages.as<int32_t>(), slots.as<int32_t>(), nullptr, batch}, stream));
+        CHECK_CUDA(
+            LaunchAdvanceAges({ages.as<int32_t>(), slots.as<int32_t>(), nullptr, batch}, stream));
       },
       33);
   const double row = static_cast<double>(batch) * kLayers * kD;
@@ -218,12 +231,13 @@ void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwi
   // Writes cost what the copy shows beyond the reads.
   const double floor = replay > 1 ? read / bandwidth.read + written / bandwidth.copy
                                   : (read + written) / bandwidth.copy;
-  std::printf("decode %-8s N=%-2d B=%-4d%s %9.1f us/step %8.0f GB/s  floor %8.1f us  %5.1f %%\n", Name(dtype),
-              replay, batch, same_age ? " same age" : "         ", seconds * 1e6, (read + written) / seconds / 1e9,
-              floor * 1e6, 100 * floor / seconds);
+  std::printf("decode %-8s N=%-2d B=%-4d%s %9.1f us/step %8.0f GB/s  floor %8.1f us  %5.1f %%\n",
+              Name(dtype), replay, batch, same_age ? " same age" : "         ", seconds * 1e6,
+              (read + written) / seconds / 1e9, floor * 1e6, 100 * floor / seconds);
 }
 
-void BenchPrefill(int tokens, int prompts, DType activation, int closed_every, const Bandwidth& bandwidth) {
+void BenchPrefill(int tokens, int prompts, DType activation, int closed_every,
+                  const Bandwidth& bandwidth) {
   const size_t element = SizeOf(activation);
   constexpr int kSets = 3;  // rotated: 3 * 16384 * 6144 * 2 bytes do not fit in the cache
   std::vector<DeviceMemory> inputs;
@@ -233,7 +247,8 @@ void BenchPrefill(int tokens, int prompts, DType activation, int closed_every, c
       inputs.push_back(Uniform<float>(n, -2, 4));
     } else {
       inputs.push_back(Uniform<__nv_bfloat16>(n, -2, 4));
-      if (closed_every > 0) CloseChannels<<<1024, 256>>>(inputs.back().as<__nv_bfloat16>(), tokens, closed_every);
+      if (closed_every > 0)
+        CloseChannels<<<1024, 256>>>(inputs.back().as<__nv_bfloat16>(), tokens, closed_every);
     }
   }
   std::vector<PrefillSequence> sequences;
@@ -269,10 +284,11 @@ void BenchPrefill(int tokens, int prompts, DType activation, int closed_every, c
   const double bytes = static_cast<double>(tokens) * kD * (4 * element + 0.25) +
                        static_cast<double>(prompts) * kD * kHeadDim * 2;
   const double floor = bytes / bandwidth.copy;
-  std::printf("prefill %-8s %5d tokens, %2d prompts%s %9.1f us/layer %6.0f GB/s  floor %6.1f us  %5.1f %%  "
-              "(24 layers: %.0f tok/s)\n",
-              Name(activation), tokens, prompts, closed_every > 0 ? " (closed gates)" : "", seconds * 1e6,
-              bytes / seconds / 1e9, floor * 1e6, 100 * floor / seconds, tokens / (24 * seconds));
+  std::printf(
+      "prefill %-8s %5d tokens, %2d prompts%s %9.1f us/layer %6.0f GB/s  floor %6.1f us  %5.1f %%  "
+      "(24 layers: %.0f tok/s)\n",
+      Name(activation), tokens, prompts, closed_every > 0 ? " (closed gates)" : "", seconds * 1e6,
+      bytes / seconds / 1e9, floor * 1e6, 100 * floor / seconds, tokens / (24 * seconds));
 }
 
 void BenchConv(const Bandwidth& bandwidth) {
@@ -285,7 +301,8 @@ void BenchConv(const Bandwidth& bandwidth) {
     constexpr int kSets = 24;
     for (int i = 0; i < kSets; ++i) {
       x.push_back(Uniform<__nv_bfloat16>(static_cast<size_t>(tokens) * 3 * kD, -2, 4));
-      state.push_back(Uniform<__nv_bfloat16>(static_cast<size_t>(slots) * 3 * kD * (kTaps - 1), -2, 4));
+      state.push_back(
+          Uniform<__nv_bfloat16>(static_cast<size_t>(slots) * 3 * kD * (kTaps - 1), -2, 4));
     }
     const DeviceMemory y(x[0].bytes);
     std::vector<int32_t> slot_list(slots);
@@ -301,7 +318,7 @@ void BenchConv(const Bandwidth& bandwidth) {
             [&](cudaStream_t stream) {
               for (int i = 0; i < kSets; ++i) {
                 const ShortConvParams conv = {x[i].data, y.data, weight.as<float>(), state[i].data,
-                                              kTaps, kD, DType::kBF16};
+                                              kTaps,     kD,     DType::kBF16};
                 if (decode) {
                   ShortConvDecodeParams p;
                   p.conv = conv, p.slots = slot_memory.as<int32_t>(), p.batch = tokens;
@@ -336,9 +353,15 @@ int Main(int argc, char** argv) {
     int replay;
   };
   if (wanted("decode")) {
-    for (const DecodeCase c : {DecodeCase{DType::kF32, 1}, {DType::kF16, 1}, {DType::kF16, 16}, {DType::kF16, 8},
-                               {DType::kF8E4M3, 1}, {DType::kF8E4M3, 16}, {DType::kF8E4M3, 32}})
-      for (const int batch : {1, 8, 64, 256, 1024}) BenchDecode(c.dtype, c.replay, batch, false, bandwidth);
+    for (const DecodeCase c : {DecodeCase{DType::kF32, 1},
+                               {DType::kF16, 1},
+                               {DType::kF16, 16},
+                               {DType::kF16, 8},
+                               {DType::kF8E4M3, 1},
+                               {DType::kF8E4M3, 16},
+                               {DType::kF8E4M3, 32}})
+      for (const int batch : {1, 8, 64, 256, 1024})
+        BenchDecode(c.dtype, c.replay, batch, false, bandwidth);
     BenchDecode(DType::kF16, 16, 256, true, bandwidth);
   }
   if (wanted("one")) BenchDecode(DType::kF16, 16, 256, false, bandwidth);  // for a profiler

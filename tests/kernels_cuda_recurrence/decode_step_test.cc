@@ -16,9 +16,9 @@ struct Case {
 };
 
 std::string CaseName(const Case& c) {
-  return std::string(Name(c.state)) + "_" + Name(c.activation) + "_h" + std::to_string(c.shape.heads) +
-         "_k" + std::to_string(c.shape.head_dim) + "_n" + std::to_string(c.replay) + "_p" +
-         std::to_string(c.phase);
+  return std::string(Name(c.state)) + "_" + Name(c.activation) + "_h" +
+         std::to_string(c.shape.heads) + "_k" + std::to_string(c.shape.head_dim) + "_n" +
+         std::to_string(c.replay) + "_p" + std::to_string(c.phase);
 }
 
 // One layer with `slots` sequences on the device and in float64.
@@ -39,8 +39,10 @@ class Layer {
   const Buffer& lower_bound() const { return lower_bound_; }
   std::vector<ReferenceSequence>& reference() { return reference_; }
 
-  // One step of `slots`; compares o and its sums of squares. Rows are scattered over the packed batch.
-  void Step(const std::vector<int32_t>& slots, const std::vector<uint8_t>& reset, double tolerance) {
+  // One step of `slots`; compares o and its sums of squares. Rows are scattered over the packed
+  // batch.
+  void Step(const std::vector<int32_t>& slots, const std::vector<uint8_t>& reset,
+            double tolerance) {
     const int batch = static_cast<int>(slots.size()), d = c_.shape.d();
     std::vector<int32_t> rows(batch);
     for (int b = 0; b < batch; ++b) rows[b] = b;
@@ -51,20 +53,23 @@ class Layer {
       if (slots[b] < 0) continue;
       ReferenceSequence& sequence = reference_[slots[b]];
       if (reset[b]) sequence.Reset();
-      const auto o = sequence.Step(&qfi[static_cast<size_t>(rows[b]) * 3 * d], lower_bound_host_.data());
+      const auto o =
+          sequence.Step(&qfi[static_cast<size_t>(rows[b]) * 3 * d], lower_bound_host_.data());
       std::copy(o.begin(), o.end(), &want[static_cast<size_t>(rows[b]) * d]);
     }
     Run(slots, reset, rows, qfi);
     const auto o = DecodeAll(c_.activation, o_.Read());
     EXPECT_LT(RelativeError(o, want), tolerance);
-    EXPECT_LT(RelativeError(DecodeAll(DType::kF32, squares_.Read()), SumSquares(want)), 2 * tolerance);
+    EXPECT_LT(RelativeError(DecodeAll(DType::kF32, squares_.Read()), SumSquares(want)),
+              2 * tolerance);
     Advance(slots, reset);
   }
 
   void Run(const std::vector<int32_t>& slots, const std::vector<uint8_t>& reset,
            const std::vector<int32_t>& rows, const std::vector<float>& qfi) {
     const int d = c_.shape.d();
-    const Buffer slot_buffer = Upload(slots), reset_buffer = Upload(reset), row_buffer = Upload(rows);
+    const Buffer slot_buffer = Upload(slots), reset_buffer = Upload(reset),
+                 row_buffer = Upload(rows);
     const Buffer input = Upload(EncodeAll(c_.activation, qfi));
     o_ = Buffer(slots.size() * d * SizeOf(c_.activation));
     squares_ = Buffer(slots.size() * d / kSumSquareGroup * sizeof(float));
@@ -88,9 +93,10 @@ class Layer {
 
   void Advance(const std::vector<int32_t>& slots, const std::vector<uint8_t>& written) {
     const Buffer slot_buffer = Upload(slots), written_buffer = Upload(written);
-    EXPECT_CUDA_OK(LaunchAdvanceAges({ages_.as<int32_t>(), slot_buffer.as<int32_t>(),
-                                      written_buffer.as<uint8_t>(), static_cast<int32_t>(slots.size())},
-                                     nullptr));
+    EXPECT_CUDA_OK(
+        LaunchAdvanceAges({ages_.as<int32_t>(), slot_buffer.as<int32_t>(),
+                           written_buffer.as<uint8_t>(), static_cast<int32_t>(slots.size())},
+                          nullptr));
     EXPECT_CUDA_OK(cudaDeviceSynchronize());
   }
 
@@ -112,7 +118,8 @@ class Layer {
 // Measured errors are about half of these.
 double OutputTolerance(const Case& c) {
   const double activation = c.activation == DType::kBF16 ? 4e-3 : 2e-6;
-  const double state = c.state == DType::kF32 ? 0 : StateTolerance(c.state) * (c.replay > 1 ? 1 : 2);
+  const double state =
+      c.state == DType::kF32 ? 0 : StateTolerance(c.state) * (c.replay > 1 ? 1 : 2);
   return activation + state;
 }
 
@@ -128,7 +135,8 @@ TEST_P(DecodeStepTest, MatchesFloat64OverManySteps) {
   layer.Step(all, std::vector<uint8_t>(kSlots, 1), OutputTolerance(c));  // poisoned slots start
   for (int step = 0; step < 2 * std::max(c.replay, 8) + 3; ++step) {
     std::shuffle(all.begin(), all.end(), layer.random());
-    const int batch = 1 + static_cast<int>(layer.random()() % kSlots);  // slots get different phases
+    const int batch =
+        1 + static_cast<int>(layer.random()() % kSlots);  // slots get different phases
     std::vector<int32_t> slots(all.begin(), all.begin() + batch);
     std::vector<uint8_t> reset(batch, 0);
     if (step % 5 == 2) reset[0] = 1;
@@ -141,9 +149,10 @@ TEST_P(DecodeStepTest, MatchesFloat64OverManySteps) {
     want.insert(want.end(), state.begin(), state.end());
   }
   std::sort(all.begin(), all.end());
-  EXPECT_LT(RelativeError(GatherStates(layer.slab(), layer.ring(), layer.lower_bound(), all, c.activation),
-                          want),
-            2 * StateTolerance(c.state));
+  EXPECT_LT(
+      RelativeError(
+          GatherStates(layer.slab(), layer.ring(), layer.lower_bound(), all, c.activation), want),
+      2 * StateTolerance(c.state));
 }
 
 // A row's bits depend on nothing but its own sequence.

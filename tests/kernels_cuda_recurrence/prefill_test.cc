@@ -8,7 +8,9 @@ namespace {
 
 TEST(PlanPrefillTest, ItemsCoverEverySequenceOnce) {
   const std::vector<PrefillSequence> sequences = {
-      {0, 1, 3, true}, {1, kLongPrefill, 1, false}, {kLongPrefill + 1, 3 * kLongPrefill + 7, 0, true}};
+      {0, 1, 3, true},
+      {1, kLongPrefill, 1, false},
+      {kLongPrefill + 1, 3 * kLongPrefill + 7, 0, true}};
   const int tokens = 4 * kLongPrefill + 8;
   for (const DType state : {DType::kF16, DType::kF8E4M3}) {
     const PrefillPlan plan = PlanPrefill(sequences, 256, DType::kBF16, state);
@@ -106,7 +108,8 @@ TEST_P(PrefillTest, MatchesFloat64) {
       std::copy(&initial[s * size], &initial[s * size] + size, reference.state().begin());
     for (int t = 0; t < c.lengths[s]; ++t) {
       const int row = sequences[s].token_begin + t;
-      const auto o = reference.Step(&qfi[static_cast<size_t>(row) * 3 * d], lower_bound_host.data());
+      const auto o =
+          reference.Step(&qfi[static_cast<size_t>(row) * 3 * d], lower_bound_host.data());
       std::copy(o.begin(), o.end(), &want[static_cast<size_t>(row - 3) * d]);
     }
     want_state.insert(want_state.end(), reference.state().begin(), reference.state().end());

@@ -1,4 +1,5 @@
-// The short convolution against float64, decode and prefill, with the slot's inputs carried between.
+// The short convolution against float64, decode and prefill, with the slot's inputs carried
+// between.
 #include <algorithm>
 
 #include "tests/kernels_cuda_recurrence/support.h"
@@ -23,7 +24,8 @@ class ShortConvTest : public testing::TestWithParam<Case> {
     weight_host_.resize(static_cast<size_t>(3) * c_.d * c_.conv_size);
     for (float& w : weight_host_) w = normal(random_);
     weight_ = Upload(weight_host_);
-    state_ = Buffer(static_cast<size_t>(kSlots) * 3 * (c_.conv_size - 1) * c_.d * SizeOf(c_.activation));
+    state_ =
+        Buffer(static_cast<size_t>(kSlots) * 3 * (c_.conv_size - 1) * c_.d * SizeOf(c_.activation));
     history_.assign(kSlots, std::vector<float>(static_cast<size_t>(c_.conv_size - 1) * 3 * c_.d));
   }
 
@@ -37,7 +39,8 @@ class ShortConvTest : public testing::TestWithParam<Case> {
       for (int c = 0; c < width; ++c) {
         y[t * width + c] = 0;
         for (int j = 0; j < taps; ++j)
-          y[t * width + c] += static_cast<double>(weight_host_[c * taps + j]) * history[j * width + c];
+          y[t * width + c] +=
+              static_cast<double>(weight_host_[c * taps + j]) * history[j * width + c];
       }
       history.erase(history.begin(), history.begin() + width);
     }
@@ -72,7 +75,8 @@ class ShortConvTest : public testing::TestWithParam<Case> {
     const std::vector<float> x = RandomInput(tokens);
     std::vector<double> want(x.size());
     for (const PrefillSequence& s : sequences)
-      Reference(s.slot, s.reset, &x[s.token_begin * width], s.num_tokens, &want[s.token_begin * width]);
+      Reference(s.slot, s.reset, &x[s.token_begin * width], s.num_tokens,
+                &want[s.token_begin * width]);
     const PrefillPlan plan = PlanPrefill(sequences, 64, DType::kBF16, DType::kF16);
     const Buffer input = Upload(EncodeAll(c_.activation, x)), items = Upload(plan.items);
     const Buffer output(input.bytes());

@@ -25,7 +25,8 @@ TEST_P(StateCopyTest, ScatterThenGatherReturnsTheState) {
     const auto after = slab.state.Read();
     const size_t slot_bytes = after.size() / kSlots;
     for (const int untouched : {1, 3})
-      EXPECT_EQ(0, std::memcmp(&after[untouched * slot_bytes], &before[untouched * slot_bytes], slot_bytes));
+      EXPECT_EQ(0, std::memcmp(&after[untouched * slot_bytes], &before[untouched * slot_bytes],
+                               slot_bytes));
   }
 }
 
@@ -60,7 +61,8 @@ TEST_P(StateCopyTest, FoldingInPlaceKeepsTheState) {
   EXPECT_CUDA_OK(LaunchGatherState(p, nullptr));
   const auto after = GatherStates(slab, {}, lower_bound, {0, 1}, DType::kBF16);
   EXPECT_LT(RelativeError(after, {before.begin(), before.end()}), StateTolerance(GetParam()));
-  EXPECT_GT(RelativeError(after, {states.begin(), states.end()}), 0.1) << "the ring must have moved it";
+  EXPECT_GT(RelativeError(after, {states.begin(), states.end()}), 0.1)
+      << "the ring must have moved it";
 }
 
 INSTANTIATE_TEST_SUITE_P(All, StateCopyTest,

@@ -26,9 +26,9 @@ inline bool HasGpu() {
 #define HGRN2_REQUIRE_GPU() \
   if (!::hgrn2::cuda::test::HasGpu()) GTEST_SKIP() << "no CUDA device"
 
-#define EXPECT_CUDA_OK(expr)                                           \
-  do {                                                                 \
-    const cudaError_t e_ = (expr);                                     \
+#define EXPECT_CUDA_OK(expr)                                               \
+  do {                                                                     \
+    const cudaError_t e_ = (expr);                                         \
     EXPECT_EQ(e_, cudaSuccess) << #expr << ": " << cudaGetErrorString(e_); \
   } while (false)
 
@@ -110,7 +110,9 @@ inline float Decode(DType type, const uint8_t* bytes, size_t i) {
 
 inline void Encode(DType type, float x, uint8_t* bytes, size_t i) {
   switch (type) {
-    case DType::kF32: std::memcpy(bytes + 4 * i, &x, 4); return;
+    case DType::kF32:
+      std::memcpy(bytes + 4 * i, &x, 4);
+      return;
     case DType::kF16: {
       const __half h = __float2half(x);
       std::memcpy(bytes + 2 * i, &h, 2);
@@ -121,7 +123,9 @@ inline void Encode(DType type, float x, uint8_t* bytes, size_t i) {
       std::memcpy(bytes + 2 * i, &h, 2);
       return;
     }
-    case DType::kF8E4M3: bytes[i] = __nv_fp8_e4m3(x).__x; return;
+    case DType::kF8E4M3:
+      bytes[i] = __nv_fp8_e4m3(x).__x;
+      return;
   }
 }
 
@@ -153,8 +157,8 @@ struct Shape {
   int d() const { return heads * head_dim; }
 };
 
-// q, f, i rows, exactly representable in `activation`. The gates are nasty: near one, near zero, and
-// in a tenth of the channels closed (exactly zero in float32) for long stretches.
+// q, f, i rows, exactly representable in `activation`. The gates are nasty: near one, near zero,
+// and in a tenth of the channels closed (exactly zero in float32) for long stretches.
 inline std::vector<float> RandomQfi(int tokens, int d, DType activation, std::mt19937& random,
                                     double closed_channels = 0.1) {
   std::normal_distribution<float> normal;
@@ -168,11 +172,16 @@ inline std::vector<float> RandomQfi(int tokens, int d, DType activation, std::mt
       if (c >= d && c < 2 * d) {
         const double kind = uniform(random);
         v = 2 * v + 1;
-        if (closed[c - d] != 0 && (t / 24) % 2 == 0) v = -30 + 8 * v;
-        else if (kind < 0.02) v = -120;
-        else if (kind < 0.04) v = 120;
-        else if (kind < 0.08) v -= 12;
-        else if (kind < 0.2) v += 6;
+        if (closed[c - d] != 0 && (t / 24) % 2 == 0)
+          v = -30 + 8 * v;
+        else if (kind < 0.02)
+          v = -120;
+        else if (kind < 0.04)
+          v = 120;
+        else if (kind < 0.08)
+          v -= 12;
+        else if (kind < 0.2)
+          v += 6;
       }
       x[static_cast<size_t>(t) * 3 * d + c] = v;
     }
@@ -244,10 +253,14 @@ struct Slab {
 // What is left of a state that is rounded to `type`, relative to its norm.
 inline double StateTolerance(DType type) {
   switch (type) {
-    case DType::kF32: return 2e-6;
-    case DType::kF16: return 5e-4;
-    case DType::kBF16: return 4e-3;
-    case DType::kF8E4M3: return 4e-2;
+    case DType::kF32:
+      return 2e-6;
+    case DType::kF16:
+      return 5e-4;
+    case DType::kBF16:
+      return 4e-3;
+    case DType::kF8E4M3:
+      return 4e-2;
   }
   return 0;
 }

@@ -1,5 +1,5 @@
-// One token per sequence: the state step (ring length 1) and replay decode. docs/kernels/state-step.md
-// and docs/kernels/replay.md have the maths.
+// One token per sequence: the state step (ring length 1) and replay decode.
+// docs/kernels/state-step.md and docs/kernels/replay.md have the maths.
 //
 // A block owns one (sequence, head, tile of V columns): all K rows of the tile, so the output needs
 // no reduction between blocks. Everything that does not depend on the projections in front of this
@@ -24,9 +24,15 @@ struct StepShape {
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRowsPerPass = kThreads / kLanes;
   static constexpr int kFoldPasses = kVec == 4 ? 4 : 32 / kVec;  // rows folded together
-  static constexpr int kBlocksPerSm = 1024 / kThreads;
   static_assert(kLanes <= 32 && 32 % kLanes == 0);
 };
+
+// Bounds the registers. With a ring of 16 and K = 128 shared memory admits 4 blocks of 256 threads
+// (float16) or 6 of 128 (FP8).
+template <int kThreads, bool kReplay, int kHeadDim>
+inline constexpr int kBlocksPerSm = kThreads == 256             ? 4
+                                    : kReplay&& kHeadDim == 128 ? 6
+                                                                : 8;
 
 // Views into dynamic shared memory. `length` is N, the ring's.
 template <typename S, typename A, int kLanes>
@@ -40,7 +46,8 @@ struct StepShared {
   float* decay;   // [K] decay since S_0 (* FP8 scale)
   float* score;   // [N]
   float* o;       // [warps][columns]
-  uint64_t* arrived;  // mbarriers of the ring's and the state's copies
+  uint64_t* state_arrived;  // mbarriers
+  uint64_t* ring_arrived;
 
   static __host__ __device__ size_t Bytes(int length, int K) {
     return sizeof(S) * K * Shape::kColumns +
@@ -57,11 +64,13 @@ struct StepShared {
     decay = weight + K;
     score = decay + K;
     o = score + kMaxReplay;
-    arrived = reinterpret_cast<uint64_t*>(o + Shape::kWarps * Shape::kColumns);
+    state_arrived = reinterpret_cast<uint64_t*>(o + Shape::kWarps * Shape::kColumns);
+    ring_arrived = state_arrived + 1;
   }
   // This thread's 16 bytes of row k. Zeros past K.
   __device__ __forceinline__ uint4* OwnAt(int k) const {
-    return reinterpret_cast<uint4*>(state + k * Shape::kColumns + threadIdx.x % kLanes * Shape::kVec);
+    return reinterpret_cast<uint4*>(state + k * Shape::kColumns +
+                                    threadIdx.x % kLanes * Shape::kVec);
   }
   __device__ __forceinline__ uint4 Own(int k, int K) const { return k < K ? *OwnAt(k) : uint4{}; }
 };
@@ -70,9 +79,9 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* at) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(at));
 }
 
-// Copies into shared memory that arrive in two batches: first the ring, then the state. On sm_90
+// Copies into shared memory that arrive in two batches: the ring, then the state. On sm_90
 // the bulk copy engine does them, at one instruction per contiguous piece; before, every thread
-// copies 16 bytes at a time, and what it copied is visible to itself after Wait.
+// copies 16 bytes at a time.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 __device__ __forceinline__ void CopyInit(uint64_t* arrived) {
   if (threadIdx.x == 0) {
@@ -90,14 +99,13 @@ __device__ __forceinline__ void CopyExpect(uint64_t* barrier, uint32_t bytes) {
 __device__ __forceinline__ void CopyBulk(void* shared, const void* global, uint32_t bytes,
                                          uint64_t* barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          SharedAddress(shared)),
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(SharedAddress(shared)),
       "l"(global), "r"(bytes), "r"(SharedAddress(barrier))
       : "memory");
 }
-template <int kBatch>
-__device__ __forceinline__ void CopyWait(uint64_t* arrived) {
-  const uint32_t address = SharedAddress(arrived + kBatch);
+__device__ __forceinline__ void CopyWait(uint64_t* barrier) {
+  const uint32_t address = SharedAddress(barrier);
   uint32_t done = 0;
   while (done == 0) {
     asm volatile(
@@ -115,10 +123,9 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(SharedAddress(shared)), "l"(global)
                : "memory");
 }
-__device__ __forceinline__ void CopyCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kBatch>
 __device__ __forceinline__ void CopyWait(uint64_t*) {
-  asm volatile("cp.async.wait_group %0;" ::"n"(1 - kBatch) : "memory");
+  asm volatile("cp.async.wait_all;" ::: "memory");
+  __syncthreads();  // every thread reads the ring
 }
 #endif
 
@@ -154,8 +161,9 @@ struct Token {
       bound[j] = p.lower_bound[head * K + k];
       scale[j] = 1.0f;
       if (kIsFp8<S>)  // a reset slot's scales may be anything
-        scale[j] = reset ? 0.0f
-                         : p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k];
+        scale[j] = reset
+                       ? 0.0f
+                       : p.state.scales[(static_cast<int64_t>(slot) * p.num_heads + head) * K + k];
     }
   }
   __device__ __forceinline__ void Fetch(const DecodeStepParams& p, int K, int row, int head) {
@@ -239,8 +247,9 @@ __device__ __forceinline__ void LoadInputs(const A* from, float (&x)[kVec]) {
 
 // S = diag(decay) S_0 + sum_s keys[s] (x) i[s] for kPasses of this thread's rows, written back.
 template <typename S, typename A, int kLanes, int kPasses>
-__device__ __forceinline__ void FoldRows(int first_row, int column, bool active, int n, int K, S* state,
-                                         float* scales, const StepShared<S, A, kLanes>& shared) {
+__device__ __forceinline__ void FoldRows(int first_row, int column, bool active, int n, int K,
+                                         S* state, float* scales,
+                                         const StepShared<S, A, kLanes>& shared) {
   using Shape = StepShape<S, kLanes>;
   constexpr int kVec = Shape::kVec;
   float sum[kPasses][kVec];
@@ -319,7 +328,8 @@ __device__ __forceinline__ void WriteOutput(const DecodeStepParams& p, int K, in
 }
 
 template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void ZeroOutput(const DecodeStepParams& p, int row, int head, int column0) {
+__device__ __forceinline__ void ZeroOutput(const DecodeStepParams& p, int row, int head,
+                                           int column0) {
   using Shape = StepShape<S, kLanes>;
   const int K = p.head_dim, d = p.num_heads * K;
   for (int c = threadIdx.x; c < Shape::kColumns; c += Shape::kThreads) {
@@ -327,55 +337,65 @@ __device__ __forceinline__ void ZeroOutput(const DecodeStepParams& p, int row, i
     if (v >= K) return;
     const int64_t at = static_cast<int64_t>(row) * d + head * K + v;
     static_cast<A*>(p.o)[at] = FromFloat<A>(0.0f);
-    if (p.sum_squares != nullptr && v % kSumSquareGroup == 0) p.sum_squares[at / kSumSquareGroup] = 0;
+    if (p.sum_squares != nullptr && v % kSumSquareGroup == 0)
+      p.sum_squares[at / kSumSquareGroup] = 0;
   }
 }
 
-// Starts the copies of the ring's n tokens and of the state tile. The gates of the ring are worked on
-// while the state arrives. A reset slot's state is not read.
+// Starts the copy of the state tile. A reset slot's state is not read.
 template <typename S, typename A, int kLanes>
-__device__ __forceinline__ void FetchTile(const A* ring, int n, const S* state, int column0, bool reset,
-                                          int K, const StepShared<S, A, kLanes>& shared) {
+__device__ __forceinline__ void FetchState(const S* state, int column0, bool reset, int K,
+                                           const StepShared<S, A, kLanes>& shared) {
   using Shape = StepShape<S, kLanes>;
-  const uint32_t ring_bytes = n * 2 * K * static_cast<uint32_t>(sizeof(A));
   const int columns = min(Shape::kColumns, K - column0);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   if (threadIdx.x < 32 && !reset) {
     const uint32_t row_bytes = columns * static_cast<uint32_t>(sizeof(S));
-    if (threadIdx.x == 0) {
-      CopyExpect(shared.arrived, ring_bytes);
-      if (ring_bytes > 0) CopyBulk(shared.ring, ring, ring_bytes, shared.arrived);
-      CopyExpect(shared.arrived + 1, row_bytes * K);
-    }
+    if (threadIdx.x == 0) CopyExpect(shared.state_arrived, row_bytes * K);
     __syncwarp();
     if (columns == Shape::kColumns && columns == K) {
-      if (threadIdx.x == 0) CopyBulk(shared.state, state, row_bytes * K, shared.arrived + 1);
+      if (threadIdx.x == 0) CopyBulk(shared.state, state, row_bytes * K, shared.state_arrived);
     } else {
       for (int k = threadIdx.x; k < K; k += 32)
         CopyBulk(shared.state + k * Shape::kColumns, state + static_cast<int64_t>(k) * K + column0,
-                 row_bytes, shared.arrived + 1);
+                 row_bytes, shared.state_arrived);
     }
   }
 #else
-  for (uint32_t at = threadIdx.x * 16; at < ring_bytes; at += Shape::kThreads * 16)
-    CopyAsync16(reinterpret_cast<char*>(shared.ring) + at, reinterpret_cast<const char*>(ring) + at);
-  CopyCommit();
   const int column = (threadIdx.x % kLanes) * Shape::kVec;
 #pragma unroll 8
   for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass)
     if (column < columns && !reset)
       CopyAsync16(shared.OwnAt(k), state + static_cast<int64_t>(k) * K + column0 + column);
-  CopyCommit();
 #endif
   if (reset || (threadIdx.x % kLanes) * Shape::kVec >= columns)  // no copy writes there
     for (int k = threadIdx.x / kLanes; k < K; k += Shape::kRowsPerPass)
       *shared.OwnAt(k) = uint4{0, 0, 0, 0};
 }
 
+// Starts the copy of the ring's n tokens.
+template <typename S, typename A, int kLanes>
+__device__ __forceinline__ void FetchRing(const A* ring, int n, int K,
+                                          const StepShared<S, A, kLanes>& shared) {
+  const uint32_t bytes = n * 2 * K * static_cast<uint32_t>(sizeof(A));
+  if (n == 0) return;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (threadIdx.x == 0) {
+    CopyExpect(shared.ring_arrived, bytes);
+    CopyBulk(shared.ring, ring, bytes, shared.ring_arrived);
+  }
+#else
+  for (uint32_t at = threadIdx.x * 16; at < bytes; at += StepShape<S, kLanes>::kThreads * 16)
+    CopyAsync16(reinterpret_cast<char*>(shared.ring) + at,
+                reinterpret_cast<const char*>(ring) + at);
+#endif
+}
+
 // kReplay: false means that every step writes the state and there is no ring. kHeadDim: 0, or the
 // head dim, where knowing it saves instructions.
 template <typename S, typename A, int kLanes, bool kReplay, int kHeadDim>
-__global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, kLanes>::kBlocksPerSm)
+__global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
+                                  kBlocksPerSm<StepShape<S, kLanes>::kThreads, kReplay, kHeadDim>)
     DecodeStepKernel(const __grid_constant__ KernelParams params) {
   using Shape = StepShape<S, kLanes>;
   extern __shared__ __align__(16) char shared_bytes[];
@@ -384,7 +404,7 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, k
   const int b = blockIdx.y, head = blockIdx.x / params.tiles;
   const int column0 = (blockIdx.x % params.tiles) * Shape::kColumns;
   const StepShared<S, A, kLanes> shared(shared_bytes, N, K);
-  CopyInit(shared.arrived);
+  CopyInit(shared.state_arrived);
 
   const int slot = p.slots[b];
   const int row = p.token_rows != nullptr ? p.token_rows[b] : b;
@@ -394,30 +414,28 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, k
     return;
   }
   const bool reset = p.reset != nullptr && p.reset[b] != 0;
-  const RingCursor cursor = kReplay ? CursorOf(p.ring, slot, reset) : RingCursor{0, 0, true};
-  const int n = kReplay ? cursor.n : 0;
   const int64_t slot_head = static_cast<int64_t>(slot) * p.num_heads + head;
-  A* ring = static_cast<A*>(p.ring.entries) + slot_head * N * 2 * K;
   S* state = static_cast<S*>(p.state.state) + slot_head * K * K;
   float* scales = kIsFp8<S> ? p.state.scales + slot_head * K : nullptr;
   const int column = column0 + (threadIdx.x % kLanes) * Shape::kVec;
   const bool active = column < K;
-  FetchTile<S, A, kLanes>(ring + (cursor.x - n) * 2 * K, n, state, column0, reset, K, shared);
+  const RingCursor cursor = kReplay ? CursorOf(p.ring, slot, reset) : RingCursor{0, 0, true};
+  const int n = kReplay ? cursor.n : 0;
+  A* ring = static_cast<A*>(p.ring.entries) + slot_head * N * 2 * K;
+  FetchRing<S, A, kLanes>(ring + (cursor.x - n) * 2 * K, n, K, shared);  // first: the gates need it
+  FetchState<S, A, kLanes>(state, column0, reset, K, shared);
   Token<S, A, kLanes> token;
   token.FetchEarly(p, K, slot, head, reset);
 
   GridDependencyWait();
   GridDependencyLaunch();
   token.Fetch(p, K, row, head);
-  if (kReplay && n > 0) {
-    CopyWait<0>(shared.arrived);
-    __syncthreads();
-  }
+  if (kReplay && n > 0) CopyWait(shared.ring_arrived);
   DecayKeys<S, A, kLanes>(token, K, n,
                           cursor.fold || column0 > 0 ? nullptr : ring + cursor.x * 2 * K, shared);
   __syncthreads();
   ScoreKeys<S, A, kLanes>(n, K, shared);
-  if (!reset) CopyWait<1>(shared.arrived);
+  if (!reset) CopyWait(shared.state_arrived);
 
   const int thread_row = threadIdx.x / kLanes;
   float o[Shape::kVec] = {};
@@ -442,7 +460,8 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads, StepShape<S, k
       o[c] += __shfl_xor_sync(0xffffffffu, o[c], offset);
   }
   if (threadIdx.x % 32 < kLanes) {
-    float* out = shared.o + (threadIdx.x / 32) * Shape::kColumns + (threadIdx.x % kLanes) * Shape::kVec;
+    float* out =
+        shared.o + (threadIdx.x / 32) * Shape::kColumns + (threadIdx.x % kLanes) * Shape::kVec;
 #pragma unroll
     for (int c = 0; c < Shape::kVec; ++c) out[c] = o[c];
   }

@@ -125,8 +125,8 @@ struct StateVec<__nv_fp8_e4m3> {
     uint32_t words[4] = {};
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      const uint32_t bits = __nv_cvt_float2_to_fp8x2(make_float2(x[2 * i], x[2 * i + 1]),
-                                                     __NV_SATFINITE, __NV_E4M3);
+      const uint32_t bits =
+          __nv_cvt_float2_to_fp8x2(make_float2(x[2 * i], x[2 * i + 1]), __NV_SATFINITE, __NV_E4M3);
       words[i / 2] |= bits << (16 * (i % 2));
     }
     return {words[0], words[1], words[2], words[3]};

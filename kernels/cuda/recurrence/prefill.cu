@@ -5,8 +5,10 @@
 namespace hgrn2::cuda {
 namespace {
 
-// FinalStateDetour: float32 [H][K][V] in the workspace -> FP8 rows with their scales; a warp per row.
-__global__ void __launch_bounds__(256) StoreFp8StatesKernel(const __grid_constant__ PrefillParams p) {
+// FinalStateDetour: float32 [H][K][V] in the workspace -> FP8 rows with their scales; a warp per
+// row.
+__global__ void __launch_bounds__(256)
+    StoreFp8StatesKernel(const __grid_constant__ PrefillParams p) {
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
   if (item.token_begin + item.num_tokens != item.sequence_end) return;
@@ -44,7 +46,8 @@ cudaError_t LaunchPrefill(const PrefillParams& p, cudaStream_t stream) {
   else
     return cudaErrorInvalidValue;
   if (!detour) return cudaSuccess;
-  return Launch(StoreFp8StatesKernel, dim3(p.num_heads, p.num_items), dim3(256), 0, stream, false, p);
+  return Launch(StoreFp8StatesKernel, dim3(p.num_heads, p.num_items), dim3(256), 0, stream, false,
+                p);
 }
 
 }  // namespace hgrn2::cuda

@@ -26,7 +26,7 @@ struct ChunkShape {
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kBlocks = kPaddedK == 256 ? 2 : 4;  // chunks staged at a time
   static constexpr int kTokens = kBlocks * kChunk;
-  static constexpr int kTiles = kPaddedK / 8;  // accumulator tiles of a warp
+  static constexpr int kTiles = kPaddedK / 8;   // accumulator tiles of a warp
   static constexpr int kStride = kPaddedK + 8;  // + 16 bytes: rows of an ldmatrix in all banks
   static constexpr int kInputStride = kValues + 8;
   static constexpr int kFinalStride = kValues + 4;
@@ -76,8 +76,8 @@ __device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&r)[4], const b
                : "memory");
 }
 // c += a b, a [16 x 16] row-major fragments, b [16 x 8].
-__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3,
-                                    uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
+                                    uint32_t a3, uint32_t b0, uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
@@ -109,12 +109,13 @@ struct Walk {
   const int K, d, head, tile, column0;
   const int thread = threadIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int group = lane / 4, pair = 2 * (lane % 4);  // the lane's place in mma fragments
-  const bf16* qfi;  // this head's first q of row 0
-  // S^T: tile j, element e is row v = group + 8 (e / 2) of the warp's 16, column k = 8 j + pair + e % 2.
+  const bf16* qfi;                                    // this head's first q of row 0
+  // S^T: tile j, element e is row v = group + 8 (e / 2) of the warp's 16, column k = 8 j + pair + e
+  // % 2.
   float state[Shape::kTiles][4];
 
-  __device__ Walk(const PrefillParams& params, const PrefillItem& work, Shared& memory, int head_index,
-                  int tile_index)
+  __device__ Walk(const PrefillParams& params, const PrefillItem& work, Shared& memory,
+                  int head_index, int tile_index)
       : p(params),
         item(work),
         shared(memory),
@@ -144,8 +145,7 @@ struct Walk {
     for (int at = thread; at < Shape::kTokens * kInputPerRow; at += Shape::kThreads) {
       const int t = at / kInputPerRow, v = at % kInputPerRow * 8;
       const bool valid = t < count && column0 + v < K;
-      const bf16* from =
-          valid ? rows + static_cast<int64_t>(t) * 3 * d + 2 * d + column0 + v : qfi;
+      const bf16* from = valid ? rows + static_cast<int64_t>(t) * 3 * d + 2 * d + column0 + v : qfi;
       CopyAsync(&shared.input[stage][t][v], from, valid);
     }
   }
@@ -179,7 +179,8 @@ struct Walk {
     }
     const float other0 = __shfl_xor_sync(0xffffffffu, all0, 16);
     const float other1 = __shfl_xor_sync(0xffffffffu, all1, 16);
-    if (half == 0) *reinterpret_cast<float2*>(&shared.decay[block][k]) = {all0 * other0, all1 * other1};
+    if (half == 0)
+      *reinterpret_cast<float2*>(&shared.decay[block][k]) = {all0 * other0, all1 * other1};
 
     // Keys decayed to the chunk's end, newest first.
     float after0 = half == 0 ? other0 : 1.0f, after1 = half == 0 ? other1 : 1.0f;
@@ -192,9 +193,11 @@ struct Walk {
 
     // The middle of the chunk is the scores' reference: first half, from[t] = decay from t to it;
     // second half, decay from it to t. Both are at least all0 (all1).
-    const bool slow0 = fminf(all0, other0) < kSmallestDecay, slow1 = fminf(all1, other1) < kSmallestDecay;
+    const bool slow0 = fminf(all0, other0) < kSmallestDecay,
+               slow1 = fminf(all1, other1) < kSmallestDecay;
     if (half == 0 && (slow0 || slow1))
-      atomicOr(&shared.slow[block][k / 32], (slow0 ? 1u << k % 32 : 0u) | (slow1 ? 2u << k % 32 : 0u));
+      atomicOr(&shared.slow[block][k / 32],
+               (slow0 ? 1u << k % 32 : 0u) | (slow1 ? 2u << k % 32 : 0u));
     float q0[kHalf], q1[kHalf];
     float before0 = half == 0 ? 1.0f : other0, before1 = half == 0 ? 1.0f : other1;
 #pragma unroll
@@ -211,15 +214,17 @@ struct Walk {
     }
   }
 
-  // Step `step` away from the middle. Both halves' code is unrolled so that registers are indexed by
-  // constants.
+  // Step `step` away from the middle. Both halves' code is unrolled so that registers are indexed
+  // by constants.
   __device__ __forceinline__ void StoreScoreOperands(int row0, int k, int step, int half,
                                                      const Gate (&gate)[kHalf][2],
-                                                     const float (&q0)[kHalf], const float (&q1)[kHalf],
-                                                     bool slow0, bool slow1, float& to0, float& to1) {
+                                                     const float (&q0)[kHalf],
+                                                     const float (&q1)[kHalf], bool slow0,
+                                                     bool slow1, float& to0, float& to1) {
     if (half == 0) {
       const int t = kHalf - 1 - step;
-      const float up0 = slow0 ? 0.0f : __fdividef(1.0f, to0), up1 = slow1 ? 0.0f : __fdividef(1.0f, to1);
+      const float up0 = slow0 ? 0.0f : __fdividef(1.0f, to0),
+                  up1 = slow1 ? 0.0f : __fdividef(1.0f, to1);
       const float down0 = slow0 ? 0.0f : to0, down1 = slow1 ? 0.0f : to1;
       StorePair(&shared.q_score[row0 + t][k], q0[t] * up0, q1[t] * up1);
       StorePair(&shared.k_score[row0 + t][k], gate[t][0].k * down0, gate[t][1].k * down1);
@@ -227,14 +232,16 @@ struct Walk {
     } else {
       const int t = step;
       to0 *= gate[t][0].g, to1 *= gate[t][1].g;
-      const float up0 = slow0 ? 0.0f : __fdividef(1.0f, to0), up1 = slow1 ? 0.0f : __fdividef(1.0f, to1);
+      const float up0 = slow0 ? 0.0f : __fdividef(1.0f, to0),
+                  up1 = slow1 ? 0.0f : __fdividef(1.0f, to1);
       const float down0 = slow0 ? 0.0f : to0, down1 = slow1 ? 0.0f : to1;
       StorePair(&shared.q_score[row0 + t][k], q0[t] * down0, q1[t] * down1);
       StorePair(&shared.k_score[row0 + t][k], gate[t][0].k * up0, gate[t][1].k * up1);
     }
   }
 
-  // score[t][s] = sum_k q_t k_s decay(s -> t), s <= t, for every chunk. A unit is 8 keys of a chunk.
+  // score[t][s] = sum_k q_t k_s decay(s -> t), s <= t, for every chunk. A unit is 8 keys of a
+  // chunk.
   __device__ __forceinline__ void Scores(int first) {
     for (int unit = warp; unit < 2 * Shape::kBlocks; unit += Shape::kWarps) {
       const int block = unit / 2, s0 = unit % 2 * kHalf;
@@ -250,7 +257,8 @@ struct Walk {
       }
       AddSlowChannels(first, block, s0, c);
       const int s = s0 + pair;
-      StorePair(&shared.score[block][group][s], s <= group ? c[0] : 0.0f, s + 1 <= group ? c[1] : 0.0f);
+      StorePair(&shared.score[block][group][s], s <= group ? c[0] : 0.0f,
+                s + 1 <= group ? c[1] : 0.0f);
       const int t = group + 8;
       StorePair(&shared.score[block][t][s], s <= t ? c[2] : 0.0f, s + 1 <= t ? c[3] : 0.0f);
     }
@@ -339,7 +347,8 @@ struct Walk {
 #pragma unroll
     for (int j = 0; j < Shape::kTiles; j += 2) {
       const float2 decay0 = *reinterpret_cast<const float2*>(&shared.decay[block][j * 8 + pair]);
-      const float2 decay1 = *reinterpret_cast<const float2*>(&shared.decay[block][j * 8 + 8 + pair]);
+      const float2 decay1 =
+          *reinterpret_cast<const float2*>(&shared.decay[block][j * 8 + 8 + pair]);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         state[j][e] *= e % 2 == 0 ? decay0.x : decay0.y;
@@ -358,8 +367,8 @@ struct Walk {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int t = first + group + 8 * half;
-      const float x[4] = {o[0][2 * half] * scale, o[0][2 * half + 1] * scale, o[1][2 * half] * scale,
-                          o[1][2 * half + 1] * scale};
+      const float x[4] = {o[0][2 * half] * scale, o[0][2 * half + 1] * scale,
+                          o[1][2 * half] * scale, o[1][2 * half + 1] * scale};
       float square = x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3];
       square += __shfl_xor_sync(0xffffffffu, square, 1);
       square += __shfl_xor_sync(0xffffffffu, square, 2);
@@ -376,7 +385,8 @@ struct Walk {
 
   __device__ __forceinline__ float* WorkspaceState(int index) const {
     return static_cast<float*>(p.workspace) + index * WorkspaceStride(p.num_heads, K) +
-           static_cast<int64_t>(head * (kPaddedK / Shape::kValues) + tile) * kPaddedK * Shape::kValues;
+           static_cast<int64_t>(head * (kPaddedK / Shape::kValues) + tile) * kPaddedK *
+               Shape::kValues;
   }
   __device__ __forceinline__ float* WorkspaceDecay(int index) const {
     return static_cast<float*>(p.workspace) + index * WorkspaceStride(p.num_heads, K) +
@@ -515,7 +525,8 @@ struct Walk {
       __syncthreads();
       if (kStateOnly) {
         for (int k = thread; k < kPaddedK; k += Shape::kThreads)
-          for (int block = 0; block < Shape::kBlocks; ++block) shared.total[k] *= shared.decay[block][k];
+          for (int block = 0; block < Shape::kBlocks; ++block)
+            shared.total[k] *= shared.decay[block][k];
       } else {
         Scores(first);
         __syncthreads();
@@ -539,8 +550,10 @@ __global__ void __launch_bounds__(ChunkShape<kPaddedK>::kThreads, kPaddedK == 25
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
   if (kStateOnly && item.token_begin + item.num_tokens == item.sequence_end) return;
-  if (static_cast<int>(blockIdx.x % kTilesOfV) * ChunkShape<kPaddedK>::kValues >= p.head_dim) return;
-  Walk<S, kPaddedK, kStateOnly> walk(p, item, *reinterpret_cast<ChunkShared<kPaddedK>*>(shared_bytes),
+  if (static_cast<int>(blockIdx.x % kTilesOfV) * ChunkShape<kPaddedK>::kValues >= p.head_dim)
+    return;
+  Walk<S, kPaddedK, kStateOnly> walk(p, item,
+                                     *reinterpret_cast<ChunkShared<kPaddedK>*>(shared_bytes),
                                      blockIdx.x / kTilesOfV, blockIdx.x % kTilesOfV);
   walk.Run();
 }
@@ -594,10 +607,14 @@ cudaError_t LaunchPadded(const PrefillParams& p, cudaStream_t stream) {
 template <typename S>
 cudaError_t LaunchState(const PrefillParams& p, cudaStream_t stream) {
   switch (PaddedHeadDim(p.head_dim)) {
-    case 32: return LaunchPadded<S, 32>(p, stream);
-    case 64: return LaunchPadded<S, 64>(p, stream);
-    case 128: return LaunchPadded<S, 128>(p, stream);
-    default: return LaunchPadded<S, 256>(p, stream);
+    case 32:
+      return LaunchPadded<S, 32>(p, stream);
+    case 64:
+      return LaunchPadded<S, 64>(p, stream);
+    case 128:
+      return LaunchPadded<S, 128>(p, stream);
+    default:
+      return LaunchPadded<S, 256>(p, stream);
   }
 }
 
@@ -605,10 +622,14 @@ cudaError_t LaunchState(const PrefillParams& p, cudaStream_t stream) {
 
 cudaError_t LaunchPrefillChunked(const PrefillParams& p, cudaStream_t stream) {
   switch (p.state.dtype) {
-    case DType::kF32: return LaunchState<float>(p, stream);
-    case DType::kF16: return LaunchState<__half>(p, stream);
-    case DType::kBF16: return LaunchState<__nv_bfloat16>(p, stream);
-    case DType::kF8E4M3: return LaunchState<__nv_fp8_e4m3>(p, stream);
+    case DType::kF32:
+      return LaunchState<float>(p, stream);
+    case DType::kF16:
+      return LaunchState<__half>(p, stream);
+    case DType::kBF16:
+      return LaunchState<__nv_bfloat16>(p, stream);
+    case DType::kF8E4M3:
+      return LaunchState<__nv_fp8_e4m3>(p, stream);
   }
   return cudaErrorInvalidValue;
 }

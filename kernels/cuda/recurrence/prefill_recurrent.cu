@@ -68,8 +68,8 @@ __device__ __forceinline__ void StoreStage(const PrefillParams& p, int token, in
 }
 
 template <typename S, int kSplit>
-__global__ void __launch_bounds__(kColumns* kSplit) RecurrentKernel(
-    const __grid_constant__ PrefillParams p) {
+__global__ void __launch_bounds__(kColumns* kSplit)
+    RecurrentKernel(const __grid_constant__ PrefillParams p) {
   __shared__ Stage<kSplit> stage;
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
@@ -89,7 +89,8 @@ __global__ void __launch_bounds__(kColumns* kSplit) RecurrentKernel(
   }
   const float scale = 1.0f / sqrtf(static_cast<float>(K));
   for (int first = 0; first < item.num_tokens; first += kStage<kSplit>) {
-    const int token = item.token_begin + first, count = min(kStage<kSplit>, item.num_tokens - first);
+    const int token = item.token_begin + first,
+              count = min(kStage<kSplit>, item.num_tokens - first);
     LoadStage<kSplit>(p, token, count, head, column0, stage);
     __syncthreads();
     for (int t = 0; t < count; ++t) {
@@ -117,11 +118,10 @@ __global__ void __launch_bounds__(kColumns* kSplit) RecurrentKernel(
     StoreStage(p, token, count, head, column0, stage.o);
     __syncthreads();
   }
-  float* detour = item.workspace < 0
-                      ? nullptr
-                      : static_cast<float*>(p.workspace) +
-                            item.workspace * WorkspaceStride(p.num_heads, K) +
-                            static_cast<int64_t>(head) * K * K;
+  float* detour = item.workspace < 0 ? nullptr
+                                     : static_cast<float*>(p.workspace) +
+                                           item.workspace * WorkspaceStride(p.num_heads, K) +
+                                           static_cast<int64_t>(head) * K * K;
 #pragma unroll
   for (int r = 0; r < kRowsPerLane; ++r) {
     const int k = part * kRowsPerLane + r;
@@ -143,10 +143,14 @@ cudaError_t LaunchSplit(const PrefillParams& p, cudaStream_t stream) {
 template <typename S>
 cudaError_t LaunchState(const PrefillParams& p, cudaStream_t stream) {
   switch (PaddedHeadDim(p.head_dim)) {
-    case 32: return LaunchSplit<S, 1>(p, stream);
-    case 64: return LaunchSplit<S, 2>(p, stream);
-    case 128: return LaunchSplit<S, 4>(p, stream);
-    default: return LaunchSplit<S, 8>(p, stream);
+    case 32:
+      return LaunchSplit<S, 1>(p, stream);
+    case 64:
+      return LaunchSplit<S, 2>(p, stream);
+    case 128:
+      return LaunchSplit<S, 4>(p, stream);
+    default:
+      return LaunchSplit<S, 8>(p, stream);
   }
 }
 
@@ -154,10 +158,14 @@ cudaError_t LaunchState(const PrefillParams& p, cudaStream_t stream) {
 
 cudaError_t LaunchPrefillRecurrent(const PrefillParams& p, cudaStream_t stream) {
   switch (p.state.dtype) {
-    case DType::kF32: return LaunchState<float>(p, stream);
-    case DType::kF16: return LaunchState<__half>(p, stream);
-    case DType::kBF16: return LaunchState<__nv_bfloat16>(p, stream);
-    case DType::kF8E4M3: return LaunchState<__nv_fp8_e4m3>(p, stream);
+    case DType::kF32:
+      return LaunchState<float>(p, stream);
+    case DType::kF16:
+      return LaunchState<__half>(p, stream);
+    case DType::kBF16:
+      return LaunchState<__nv_bfloat16>(p, stream);
+    case DType::kF8E4M3:
+      return LaunchState<__nv_fp8_e4m3>(p, stream);
   }
   return cudaErrorInvalidValue;
 }

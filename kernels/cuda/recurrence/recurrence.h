@@ -5,8 +5,8 @@
 // All launchers enqueue and return; they allocate nothing and wait for nothing, so they may be
 // captured in a graph. cudaErrorInvalidValue: a shape or dtype outside the contract below.
 //
-// Shapes: d = num_heads * head_dim, K = V = head_dim (a multiple of 16, 16..256), d a multiple of 16.
-// Activations are kBF16 or kF32. A "slot" is a sequence's place in the state slabs.
+// Shapes: d = num_heads * head_dim, K = V = head_dim (a multiple of 16, 16..256), d a multiple
+// of 16. Activations are kBF16 or kF32. A "slot" is a sequence's place in the state slabs.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -60,9 +60,10 @@ struct DecodeStepParams {
   float* sum_squares = nullptr;        // [tokens][d / kSumSquareGroup] of o, or null
   const float* lower_bound = nullptr;  // [d]
   const int32_t* slots = nullptr;      // [batch]; < 0: padding, o and sum_squares are zeroed
-  const int32_t* token_rows = nullptr; // [batch] row in qfi and o of each sequence; null: its index
-  const uint8_t* reset = nullptr;      // [batch] 1: the state counts as zero and is written whole
-                                       // (AdvanceAges must then get written = 1); null: none
+  const int32_t* token_rows =
+      nullptr;                     // [batch] row in qfi and o of each sequence; null: its index
+  const uint8_t* reset = nullptr;  // [batch] 1: the state counts as zero and is written whole
+                                   // (AdvanceAges must then get written = 1); null: none
   StateSlab state;
   ReplayRing ring;
   int32_t batch = 0;
@@ -120,7 +121,7 @@ struct PrefillSequence {
   int32_t token_begin = 0;  // row of its first token in qfi
   int32_t num_tokens = 0;   // >= 1
   int32_t slot = 0;
-  bool reset = false;       // start from zero instead of the slot's state
+  bool reset = false;  // start from zero instead of the slot's state
 };
 
 // A part of a sequence that one thread block walks through (for each head). Long sequences are cut
@@ -132,8 +133,8 @@ struct PrefillItem {
   int32_t sequence_end = 0;    // one past the last token of its last item
   int32_t slot = 0;
   int32_t reset = 0;
-  int32_t workspace = -1;      // index of this item's final state in the workspace, -1: not needed
-  int32_t index = 0;           // of the item in its sequence
+  int32_t workspace = -1;  // index of this item's final state in the workspace, -1: not needed
+  int32_t index = 0;       // of the item in its sequence
 };
 // Sequences longer than kLongPrefill are cut into items of a multiple of 64 tokens in this range.
 inline constexpr int32_t kLongPrefill = 1024;
@@ -141,9 +142,9 @@ inline constexpr int32_t kMinPrefillSegment = 256;
 inline constexpr int32_t kMaxPrefillSegment = 1024;
 
 struct PrefillPlan {
-  std::vector<PrefillItem> items;  // items of a sequence are consecutive
+  std::vector<PrefillItem> items;    // items of a sequence are consecutive
   int32_t num_workspace_states = 0;  // a long sequence has one more than items: its initial state
-  bool has_long_sequences = false;  // some sequence has several items
+  bool has_long_sequences = false;   // some sequence has several items
 };
 
 // Pure host function. `state_dtype` because an FP8 state wider than one block needs a detour.

@@ -8,7 +8,7 @@ namespace hgrn2::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kTokensPerBlock = 64;  // prefill
+constexpr int kTokensPerBlock = 64;                                       // prefill
 static_assert(kTokensPerBlock >= kMaxConvSize && kTokensPerBlock <= 64);  // items: multiples of 64
 
 template <typename A>
@@ -43,8 +43,7 @@ struct Window {
     taps = p.conv_size;
 #pragma unroll
     for (int j = 0; j < kMaxConvSize; ++j) {
-      if (j < taps)
-        weight[j] = {p.weight[channel * taps + j], p.weight[(channel + 1) * taps + j]};
+      if (j < taps) weight[j] = {p.weight[channel * taps + j], p.weight[(channel + 1) * taps + j]};
       input[j] = {0, 0};
     }
   }
@@ -88,8 +87,8 @@ __device__ __forceinline__ A* StateAt(const ShortConvParams& p, int slot, int ch
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads) DecodeKernel(
-    const __grid_constant__ ShortConvDecodeParams p) {
+__global__ void __launch_bounds__(kThreads)
+    DecodeKernel(const __grid_constant__ ShortConvDecodeParams p) {
   GridDependencyWait();
   const int channel = 2 * (blockIdx.x * kThreads + threadIdx.x), b = blockIdx.y;
   const int slot = p.slots[b];
@@ -106,8 +105,8 @@ __global__ void __launch_bounds__(kThreads) DecodeKernel(
 }
 
 template <typename A>
-__global__ void __launch_bounds__(kThreads) PrefillKernel(
-    const __grid_constant__ ShortConvPrefillParams p) {
+__global__ void __launch_bounds__(kThreads)
+    PrefillKernel(const __grid_constant__ ShortConvPrefillParams p) {
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
   const int channel = 2 * (blockIdx.x * kThreads + threadIdx.x);
@@ -122,7 +121,8 @@ __global__ void __launch_bounds__(kThreads) PrefillKernel(
     const int begin = item.token_begin + first;
     const int end = min(begin + kTokensPerBlock, item.token_begin + item.num_tokens);
     if (begin == item.sequence_begin) {
-      // The only thread that touches this slot's inputs of these channels: reads, then replaces them.
+      // The only thread that touches this slot's inputs of these channels: reads, then replaces
+      // them.
       A* state = StateAt<A>(p.conv, item.slot, channel);
       if (!item.reset) window.LoadState(state, p.conv.d);
       const Window<A> start = window;

@@ -67,8 +67,8 @@ __device__ __forceinline__ int LoadRing(const GatherStateParams& p, int slot, in
 }
 
 template <typename S, typename A>
-__global__ void __launch_bounds__(kThreads) GatherStateKernel(
-    const __grid_constant__ GatherStateParams p) {
+__global__ void __launch_bounds__(kThreads)
+    GatherStateKernel(const __grid_constant__ GatherStateParams p) {
   extern __shared__ float shared[];
   GridDependencyWait();
   const int b = blockIdx.y, head = blockIdx.x, slot = p.slots[b], K = p.head_dim;
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kThreads) GatherStateKernel(
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads) ScatterStateKernel(
-    const __grid_constant__ ScatterStateParams p) {
+__global__ void __launch_bounds__(kThreads)
+    ScatterStateKernel(const __grid_constant__ ScatterStateParams p) {
   GridDependencyWait();
   const int b = blockIdx.y, head = blockIdx.x, slot = p.slots[b], K = p.head_dim;
   if (slot < 0) return;
@@ -165,12 +165,17 @@ cudaError_t LaunchGatherState(const GatherStateParams& p, cudaStream_t stream) {
   if (p.batch == 0) return cudaSuccess;
   GatherStateParams q = p;
   if (q.ring.length <= 1) q.ring.length = 1;
-  if (!ValidShape(q) || q.ring.length > kMaxReplay || q.ring.phase < 0) return cudaErrorInvalidValue;
+  if (!ValidShape(q) || q.ring.length > kMaxReplay || q.ring.phase < 0)
+    return cudaErrorInvalidValue;
   switch (q.state.dtype) {
-    case DType::kF32: return GatherAny<float>(q, stream);
-    case DType::kF16: return GatherAny<__half>(q, stream);
-    case DType::kBF16: return GatherAny<__nv_bfloat16>(q, stream);
-    case DType::kF8E4M3: return GatherAny<__nv_fp8_e4m3>(q, stream);
+    case DType::kF32:
+      return GatherAny<float>(q, stream);
+    case DType::kF16:
+      return GatherAny<__half>(q, stream);
+    case DType::kBF16:
+      return GatherAny<__nv_bfloat16>(q, stream);
+    case DType::kF8E4M3:
+      return GatherAny<__nv_fp8_e4m3>(q, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -179,10 +184,14 @@ cudaError_t LaunchScatterState(const ScatterStateParams& p, cudaStream_t stream)
   if (p.batch == 0) return cudaSuccess;
   if (!ValidShape(p)) return cudaErrorInvalidValue;
   switch (p.state.dtype) {
-    case DType::kF32: return Scatter<float>(p, stream);
-    case DType::kF16: return Scatter<__half>(p, stream);
-    case DType::kBF16: return Scatter<__nv_bfloat16>(p, stream);
-    case DType::kF8E4M3: return Scatter<__nv_fp8_e4m3>(p, stream);
+    case DType::kF32:
+      return Scatter<float>(p, stream);
+    case DType::kF16:
+      return Scatter<__half>(p, stream);
+    case DType::kBF16:
+      return Scatter<__nv_bfloat16>(p, stream);
+    case DType::kF8E4M3:
+      return Scatter<__nv_fp8_e4m3>(p, stream);
   }
   return cudaErrorInvalidValue;
 }

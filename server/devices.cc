@@ -29,9 +29,11 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const DeviceSpec& device,
 #ifdef HGRN2_WITH_CUDA
   if (device.kind != DeviceSpec::Kind::kCpu) {
     auto backend = MakeCudaBackend(weights, backend_options);
-    const bool no_device = backend.status().code() == absl::StatusCode::kNotFound;
-    if (device.kind == DeviceSpec::Kind::kCuda || !no_device) return backend;
-    LOG_INFO("no CUDA device ({}): using the CPU", ToStd(backend.status().message()));
+    // None, or none that this build supports. Anything else, such as too little memory, is an
+    // error: silently serving from the CPU would look like a working GPU server.
+    const bool none = backend.status().code() == absl::StatusCode::kFailedPrecondition;
+    if (device.kind == DeviceSpec::Kind::kCuda || !none) return backend;
+    LOG_INFO("using the CPU: {}", ToStd(backend.status().message()));
   }
 #else
   if (device.kind == DeviceSpec::Kind::kCuda) {

@@ -55,6 +55,7 @@ int Main(const std::vector<std::string>& arguments) {
       });
   if (!application.ok()) return Fail(application.status());
 
+  events.Arm();
   const ShutdownEvents::Event event = events.Wait();
   if (event.fatal) {
     LOG_ERROR("the device failed: {}; shutting down", event.reason);

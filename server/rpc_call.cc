@@ -74,12 +74,12 @@ void CallRecord::Done(const absl::Status& status, const Usage& usage, const Timi
   std::string line = fmt::format(
       "rpc method={} id={} status={} prompt_tokens={} completion_tokens={} cached_tokens={} "
       "queue_ms={:.3f} prefill_ms={:.3f} decode_ms={:.3f} total_ms={:.3f}",
-      method_, id_, CodeName(status.code()), usage.prompt_tokens, usage.completion_tokens,
-      usage.cached_tokens, timing.queue * 1e3, timing.prefill * 1e3, timing.decode * 1e3,
-      ToSeconds(context_.clock->Now() - started_) * 1e3);
-  if (!user_.empty()) line += fmt::format(" user=\"{}\"", user_);
+      method_, id_.empty() ? "-" : LogValue(id_), CodeName(status.code()), usage.prompt_tokens,
+      usage.completion_tokens, usage.cached_tokens, timing.queue * 1e3, timing.prefill * 1e3,
+      timing.decode * 1e3, ToSeconds(context_.clock->Now() - started_) * 1e3);
+  if (!user_.empty()) line += fmt::format(" user={}", LogValue(user_));
   if (!status.ok()) {
-    line += fmt::format(" message=\"{}\"", SafeUtf8(ToStd(status.message()), 300));
+    line += fmt::format(" message={}", LogValue(ToStd(status.message())));
   }
   spdlog::log(level, "{}", line);
 }

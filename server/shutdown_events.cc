@@ -20,6 +20,7 @@ ShutdownEvents& ShutdownEvents::Install() {
   std::thread([events, set] {
     int number = 0;
     sigwait(&set, &number);
+    if (!events->armed_) _exit(128 + number);
     events->Post({false, number == SIGTERM ? "SIGTERM" : "SIGINT"});
     sigwait(&set, &number);
     _exit(128 + number);

@@ -1,5 +1,8 @@
 #include "server/utf8.h"
 
+#include <algorithm>
+#include <cctype>
+
 namespace hgrn2 {
 namespace {
 
@@ -22,6 +25,21 @@ size_t Utf8Length(std::string_view s) {
 }
 
 }  // namespace
+
+std::string LogValue(std::string_view text) {
+  const bool word =
+      !text.empty() && text.size() <= 300 && std::all_of(text.begin(), text.end(), [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) ||
+               std::string_view("-_.:/@+").find(c) != std::string_view::npos;
+      });
+  if (word) return std::string(text);
+  std::string out = "\"";
+  for (const char c : SafeUtf8(text, 300)) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
+  }
+  return out + '"';
+}
 
 std::string SafeUtf8(std::string_view text, size_t limit) {
   std::string out;

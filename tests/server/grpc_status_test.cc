@@ -76,5 +76,14 @@ TEST(Utf8Test, SafeUtf8) {
   EXPECT_EQ(SafeUtf8(std::string_view("a\0b", 3), 9), std::string("a\0b", 3));
 }
 
+TEST(Utf8Test, LogValuesCannotLookLikeFields) {
+  EXPECT_EQ(LogValue("req-1_a.b:c/d@e+f"), "req-1_a.b:c/d@e+f");
+  EXPECT_EQ(LogValue(""), "\"\"");
+  EXPECT_EQ(LogValue("a status=OK"), "\"a status=OK\"");
+  EXPECT_EQ(LogValue("a\" status=\"OK\\"), "\"a\\\" status=\\\"OK\\\\\"");
+  EXPECT_EQ(LogValue("two\nlines"), "\"two?lines\"");
+  EXPECT_EQ(LogValue(std::string(1000, 'a')).size(), 302u);
+}
+
 }  // namespace
 }  // namespace hgrn2

@@ -1,161 +1,15 @@
-// The real server binary on the embedded model, over real sockets.
-#include <google/rpc/error_details.pb.h>
-#include <google/rpc/status.pb.h>
-#include <grpc/health/v1/health.grpc.pb.h>
-#include <grpcpp/create_channel.h>
+// Serving, by the real server binary.
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <gtest/gtest.h>
-#include <hgrn2/v1/inference.grpc.pb.h>
-#include <signal.h>
 
-#include <functional>
 #include <future>
-#include <map>
-#include <string>
-#include <thread>
-#include <vector>
 
-#include "base/status.h"
-#include "tests/server/http_client.h"
-#include "tests/server/server_process.h"
+#include "tests/server/integration_fixture.h"
 
 namespace hgrn2 {
 namespace {
 
-using std::chrono::milliseconds;
-using std::chrono::seconds;
-using testing::HttpGet;
-using testing::HttpReply;
-using testing::ServerProcess;
-using HealthResponse = grpc::health::v1::HealthCheckResponse;
-
-constexpr int kForever = 1 << 20;  // max_tokens that no test waits for
-
-v1::GenerateRequest Prompt(const std::string& text, int max_tokens) {
-  v1::GenerateRequest request;
-  request.add_prompts()->set_text(text);
-  request.mutable_sampling()->set_max_tokens(max_tokens);
-  request.mutable_sampling()->set_ignore_eos(true);
-  request.mutable_sampling()->set_seed(1);
-  return request;
-}
-
-template <typename Detail>
-bool FindDetail(const grpc::Status& status, Detail* out) {
-  google::rpc::Status details;
-  if (!details.ParseFromString(status.error_details())) return false;
-  for (const auto& detail : details.details()) {
-    if (detail.UnpackTo(out)) return true;
-  }
-  return false;
-}
-
-bool HasRetryInfo(const grpc::Status& status) {
-  google::rpc::RetryInfo info;
-  return FindDetail(status, &info) && info.retry_delay().seconds() >= 1;
-}
-
-// What a stream came to.
-struct Outcome {
-  grpc::Status status;
-  std::string text;
-  int num_tokens = 0;
-  int num_messages = 0;
-  v1::Usage usage;
-};
-
-class IntegrationTest : public ::testing::Test {
- protected:
-  void Start(std::vector<std::string> flags = {}) {
-    server_ = std::make_unique<ServerProcess>(ServerProcess::WithModel(std::move(flags)));
-    ASSERT_TRUE(server_->WaitUntilListening()) << server_->log();
-    channel_ = Connect();
-    stub_ = v1::Inference::NewStub(channel_);
-  }
-  void TearDown() override {
-    const bool wanted = HasFailure() || std::getenv("HGRN2_TEST_LOG") != nullptr;
-    if (wanted && server_ != nullptr) {
-      const std::string log = server_->log();
-      std::cerr << "server log, its end:\n"
-                << log.substr(log.size() - std::min<size_t>(log.size(), 4000));
-    }
-  }
-  // A connection of its own.
-  std::shared_ptr<grpc::Channel> Connect(grpc::ChannelArguments arguments = {}) {
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    return grpc::CreateCustomChannel(server_->grpc_address(), grpc::InsecureChannelCredentials(),
-                                     arguments);
-  }
-  static void ReadToEnd(grpc::ClientReader<v1::GenerateResponse>& reader, Outcome* outcome) {
-    v1::GenerateResponse message;
-    while (reader.Read(&message)) {
-      ++outcome->num_messages;
-      for (const auto& choice : message.choices()) {
-        outcome->text += choice.text();
-        outcome->num_tokens += choice.token_ids_size();
-      }
-      if (message.has_usage()) outcome->usage = message.usage();
-    }
-    outcome->status = reader.Finish();
-  }
-  Outcome Generate(const v1::GenerateRequest& request, milliseconds timeout = seconds(300)) {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + timeout);
-    Outcome outcome;
-    ReadToEnd(*stub_->Generate(&context, request), &outcome);
-    return outcome;
-  }
-  // A stream that has sent its first token.
-  struct Running {
-    grpc::ClientContext context;
-    std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>> reader;
-    Outcome Finish() {
-      Outcome outcome;
-      ReadToEnd(*reader, &outcome);
-      return outcome;
-    }
-  };
-  std::unique_ptr<Running> Begin(const v1::GenerateRequest& request) {
-    auto running = std::make_unique<Running>();
-    running->reader = stub_->Generate(&running->context, request);
-    v1::GenerateResponse message;
-    EXPECT_TRUE(running->reader->Read(&message));
-    return running;
-  }
-  // The value of a series by its exact name and labels (without model_name), NAN if it is missing.
-  double Metric(const std::string& name, const std::string& labels = "") {
-    const std::string text = HttpGet(server_->http_port(), "/metrics").body;
-    const std::string key = "\n" + name + "{model_name=\"hgrn2-gutenberg-12m\"" +
-                            (labels.empty() ? "" : "," + labels) + "} ";
-    const size_t at = text.find(key);
-    return at == std::string::npos ? NAN : std::strtod(text.c_str() + at + key.size(), nullptr);
-  }
-  double SlotsUsed() { return Metric("hgrn2_state_slots", "tier=\"device\",state=\"used\""); }
-  static bool Eventually(const std::function<bool()>& condition,
-                         milliseconds timeout = seconds(20)) {
-    const auto give_up = std::chrono::steady_clock::now() + timeout;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > give_up) return false;
-      std::this_thread::sleep_for(milliseconds(5));
-    }
-    return true;
-  }
-  HealthResponse::ServingStatus Health(const std::string& service) {
-    auto stub = grpc::health::v1::Health::NewStub(channel_);
-    grpc::ClientContext context;
-    grpc::health::v1::HealthCheckRequest request;
-    request.set_service(service);
-    HealthResponse response;
-    return stub->Check(&context, request, &response).ok() ? response.status()
-                                                          : HealthResponse::UNKNOWN;
-  }
-
-  std::unique_ptr<ServerProcess> server_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::Inference::Stub> stub_;
-};
+using namespace hgrn2::testing;  // NOLINT: the fixture's helpers
 
 TEST_F(IntegrationTest, TwoHundredConcurrentStreams) {
   Start({"--max-num-seqs", "48"});
@@ -298,50 +152,6 @@ TEST_F(IntegrationTest, UrgentRequestsTakeSlotsAndNothingIsLost) {
       << "'" << alone.text << "' and '" << rest.text << "'";
   EXPECT_GT(Metric("vllm:num_preemptions_total"), 0);
   EXPECT_GT(Metric("hgrn2_snapshot_operations_total", "op=\"save\",result=\"ok\""), 0);
-}
-
-TEST_F(IntegrationTest, SigtermLetsStreamsFinishAndRefusesNewWork) {
-  Start({"--shutdown-timeout", "120", "--max-num-seqs", "4"});
-  auto running = Begin(Prompt("Once upon a time", 1500));
-  server_->Signal(SIGTERM);
-  ASSERT_TRUE(Eventually([&] { return HttpGet(server_->http_port(), "/ready").status == 503; }));
-  EXPECT_EQ(HttpGet(server_->http_port(), "/health").status, 200);
-  // On the connection that is open, as a client's pool would.
-  EXPECT_EQ(Health(""), HealthResponse::NOT_SERVING);
-  EXPECT_EQ(Health("hgrn2.v1.Inference"), HealthResponse::NOT_SERVING);
-  const Outcome refused = Generate(Prompt("New", 1));
-  EXPECT_EQ(refused.status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_TRUE(HasRetryInfo(refused.status)) << refused.status.error_message();
-  EXPECT_EQ(Metric("hgrn2_requests_rejected_total", "reason=\"draining\""), 1);
-  const Outcome finished = running->Finish();
-  EXPECT_TRUE(finished.status.ok()) << finished.status.error_message();
-  EXPECT_EQ(finished.usage.completion_tokens(), 1500);
-  EXPECT_EQ(server_->WaitForExit(), 0);
-}
-
-TEST_F(IntegrationTest, SigtermEndsWhatDoesNotFinish) {
-  Start({"--shutdown-timeout", "0.3"});
-  auto running = Begin(Prompt("Once upon a time", kForever));
-  server_->Signal(SIGTERM);
-  const Outcome outcome = running->Finish();
-  EXPECT_EQ(outcome.status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_TRUE(HasRetryInfo(outcome.status));
-  EXPECT_EQ(server_->WaitForExit(), 0);
-}
-
-TEST_F(IntegrationTest, SigintOnAnIdleServer) {
-  Start();
-  server_->Signal(SIGINT);
-  EXPECT_EQ(server_->WaitForExit(seconds(20)), 0);
-}
-
-TEST_F(IntegrationTest, ASecondSignalEndsAtOnce) {
-  Start({"--shutdown-timeout", "600"});
-  auto running = Begin(Prompt("Once upon a time", kForever));
-  server_->Signal(SIGTERM);
-  ASSERT_TRUE(Eventually([&] { return HttpGet(server_->http_port(), "/ready").status == 503; }));
-  server_->Signal(SIGTERM);
-  EXPECT_EQ(server_->WaitForExit(seconds(20)), 128 + SIGTERM);
 }
 
 TEST_F(IntegrationTest, HealthReadyVersionAndMetrics) {
@@ -510,56 +320,6 @@ TEST_F(IntegrationTest, SeveralEnginesGiveTheSameTokens) {
     EXPECT_EQ(outcome.text, alone.text);
   }
   EXPECT_EQ(Metric("hgrn2_state_slots", "tier=\"device\",state=\"free\""), 4);
-}
-
-TEST_F(IntegrationTest, LogsAsJsonAndSettingsFromTheEnvironment) {
-  server_ = std::make_unique<ServerProcess>(
-      ServerProcess::WithModel({"--max-num-seqs", "3"}),
-      std::vector<std::string>{"HGRN2_LOG_FORMAT=json", "HGRN2_MAX_NUM_SEQS=9"});
-  ASSERT_TRUE(Eventually([&] {
-    return server_->log().find("HTTP listening on") != std::string::npos;
-  })) << server_->log();
-  EXPECT_NE(server_->log().find("x 3 slots"), std::string::npos) << "a flag wins";
-  EXPECT_TRUE(server_->log().starts_with("{\"time\":"));
-}
-
-// The log may arrive a moment after the exit.
-bool Contains(const ServerProcess& server, const std::string& text) {
-  for (int i = 0; i < 500 && server.log().find(text) == std::string::npos; ++i) {
-    std::this_thread::sleep_for(milliseconds(10));
-  }
-  return server.log().find(text) != std::string::npos;
-}
-
-// One sentence and status 1, whatever is wrong.
-TEST(StartUpTest, MistakesEndWithOneSentence) {
-  const auto fails = [](std::vector<std::string> flags, const std::string& expected) {
-    ServerProcess server(std::move(flags));
-    EXPECT_EQ(server.WaitForExit(), 1) << expected;
-    EXPECT_TRUE(Contains(server, "hgrn2-server: ")) << server.log();
-    EXPECT_TRUE(Contains(server, expected)) << server.log();
-  };
-  fails({}, "--model");
-  fails({"--model", "/nonexistent"}, "/nonexistent");
-  fails(ServerProcess::WithModel({"--no-such-flag", "1"}), "--no-such-flag");
-  fails(ServerProcess::WithModel({"--max-num-seqs", "0"}), "max-num-seqs: must be");
-  fails(ServerProcess::WithModel({"--host", "203.0.113.1"}), "203.0.113.1");
-  fails(ServerProcess::WithModel({"--state-dtype", "fp8"}), "state");
-  ServerProcess first(ServerProcess::WithModel({}));
-  ASSERT_TRUE(first.WaitUntilListening());
-  fails(ServerProcess::WithModel({"--grpc-port", std::to_string(first.grpc_port())}),
-        std::to_string(first.grpc_port()));
-  fails(ServerProcess::WithModel({"--http-port", std::to_string(first.http_port())}),
-        std::to_string(first.http_port()));
-}
-
-TEST(StartUpTest, HelpAndVersion) {
-  ServerProcess help({"--help"});
-  EXPECT_EQ(help.WaitForExit(), 0);
-  EXPECT_TRUE(Contains(help, "--max-num-seqs"));
-  ServerProcess version({"--version"});
-  EXPECT_EQ(version.WaitForExit(), 0);
-  EXPECT_TRUE(Contains(version, "hgrn2-server 0."));
 }
 
 }  // namespace

@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 #include <prometheus/metric_family.h>
 
+#include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <map>
 #include <set>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -220,6 +223,21 @@ TEST_F(MetricsOfAnEngine, APreemptedRequestsTokensAreCountedOnce) {
   Series series = Read(metrics_);
   EXPECT_GE(series["vllm:num_preemptions_total{model_name=m,}"], 1);
   EXPECT_EQ(series["vllm:generation_tokens_total{model_name=m,}"], 105);
+}
+
+TEST(MetricsTest, DocumentationListsExactlyWhatIsExported) {
+  std::stringstream text;
+  text << std::ifstream(HGRN2_SOURCE_DIR "/docs/metrics.md").rdbuf();
+  const std::string document = text.str();
+  FakeEngine engine;
+  Metrics metrics("m");
+  metrics.AttachEngine(&engine);
+  size_t rows = 0;
+  for (size_t at = 0; (at = document.find("\n| `", at)) != std::string::npos; ++at) ++rows;
+  EXPECT_EQ(rows, metrics.Collect().size());
+  for (const MetricFamily& family : metrics.Collect()) {
+    EXPECT_NE(document.find("\n| `" + family.name + "` |"), std::string::npos) << family.name;
+  }
 }
 
 TEST(MetricsTest, GaugesComeFromTheEngine) {

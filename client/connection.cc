@@ -41,6 +41,7 @@ void AddConnectionOptions(CLI::App* app, ConnectionOptions* options) {
   app->add_option("--target", options->targets, "Server address, host:port or a gRPC target URI")
       ->envname("HGRN2_TARGET")
       ->delimiter(',')
+      ->allow_extra_args(false)  // else it would swallow a prompt that follows it
       ->capture_default_str()
       ->group(kGroup);
   app->add_option("--api-key", options->api_key, "Sent as 'authorization: Bearer KEY'")

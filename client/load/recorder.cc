@@ -35,8 +35,12 @@ SecondStats& Recorder::Second(int64_t now) {
 }
 
 void Recorder::OnSent(int64_t now, int64_t in_flight) {
+  ++Second(now).sent;
+  OnInFlight(now, in_flight);
+}
+
+void Recorder::OnInFlight(int64_t now, int64_t in_flight) {
   SecondStats& second = Second(now);
-  ++second.sent;
   second.max_in_flight = std::max(second.max_in_flight, static_cast<uint32_t>(in_flight));
 }
 

@@ -80,6 +80,7 @@ class Recorder {
   Recorder(Goodput goodput, size_t max_records) : goodput_(goodput), max_records_(max_records) {}
 
   void OnSent(int64_t now, int64_t in_flight);
+  void OnInFlight(int64_t now, int64_t in_flight);
   void OnTokens(int64_t now, int count);
   void OnFirstToken(int64_t now, int64_t ttft);
   void OnGap(int64_t now, int64_t gap, bool warmup);

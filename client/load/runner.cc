@@ -358,6 +358,7 @@ void Runner::OnMessage(Shard* shard, Call* call) {
   r.output_tokens += tokens;
   shard->tokens += tokens;
   shard->recorder.OnTokens(now, tokens);
+  shard->recorder.OnInFlight(now, in_flight_.load(std::memory_order_relaxed));
   if (r.first < 0) {
     r.first = now;
     shard->recorder.OnFirstToken(now, r.ttft());
@@ -402,6 +403,7 @@ void Runner::OnFinished(Shard* shard, Call* raw) {
     std::lock_guard lock(shard->mu);
     call->record.done = Now();
     Classify(call.get());
+    shard->recorder.OnInFlight(call->record.done, in_flight_.load(std::memory_order_relaxed));
     shard->recorder.OnDone(call->record, call->status.error_message());
     shard->calls.erase(raw);
   }

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds="${1:?usage: tools/fuzz.sh SECONDS}"
 command -v clang++ >/dev/null || { echo "fuzzing skipped: clang++ is not installed"; exit 0; }
-tools/build.sh fuzz
+tools/build.sh fuzz fuzzers
 for target in build/fuzz/bin/*_fuzzer; do
   name=$(basename "$target" _fuzzer)
   corpus="tests/fuzz/corpus/$name"

@@ -42,14 +42,14 @@ BpeModel::BpeModel(Vocabulary vocabulary, size_t merges, BpeOptions options)
     byte_ids_[b] = vocabulary_.Find(ByteToAlphabet(static_cast<unsigned char>(b)));
     fallback_ids_[b] = vocabulary_.Find(fmt::format("<0x{:02X}>", b));
   }
-  encodes_bytes_ = std::all_of(byte_ids_.begin(), byte_ids_.end(), [](int id) { return id >= 0; }) &&
-                   options_.continuing_subword_prefix.empty() && options_.end_of_word_suffix.empty();
+  encodes_bytes_ =
+      std::all_of(byte_ids_.begin(), byte_ids_.end(), [](int id) { return id >= 0; }) &&
+      options_.continuing_subword_prefix.empty() && options_.end_of_word_suffix.empty();
   if (options_.has_unk_token) unk_id_ = vocabulary_.Find(options_.unk_token);
 }
 
 absl::StatusOr<std::unique_ptr<BpeModel>> BpeModel::Create(Vocabulary vocabulary,
-                                                           const Merges& merges,
-                                                           BpeOptions options,
+                                                           const Merges& merges, BpeOptions options,
                                                            std::string_view file) {
   std::unique_ptr<BpeModel> model(
       new BpeModel(std::move(vocabulary), merges.size(), std::move(options)));
@@ -112,10 +112,11 @@ absl::Status BpeModel::Symbols(std::string_view word, std::vector<int32_t>* symb
     if (options_.byte_fallback && FallBack(character, symbols)) continue;
     if (!options_.has_unk_token) continue;
     if (unk_id_ < 0) {
-      return MakeStatus(absl::StatusCode::kFailedPrecondition,
-                        "the text has characters unknown to the tokenizer, whose unk_token '{:.100}' "
-                        "is not in its vocabulary",
-                        options_.unk_token);
+      return MakeStatus(
+          absl::StatusCode::kFailedPrecondition,
+          "the text has characters unknown to the tokenizer, whose unk_token '{:.100}' "
+          "is not in its vocabulary",
+          options_.unk_token);
     }
     if (unknown && !options_.fuse_unk) symbols->push_back(unk_id_);
     unknown = true;

@@ -1,5 +1,5 @@
-// The decoders of tokenizer.json: tokens to text. Each one is a stage of a stream, so that text can be
-// produced while tokens arrive; Decode runs the same stages over all tokens at once.
+// The decoders of tokenizer.json: tokens to text. Each one is a stage of a stream, so that text can
+// be produced while tokens arrive; Decode runs the same stages over all tokens at once.
 #pragma once
 
 #include <memory>

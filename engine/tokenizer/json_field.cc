@@ -106,8 +106,8 @@ absl::Status JsonField::Error(std::string_view what) const {
 }
 
 absl::Status JsonField::Expected(std::string_view what) const {
-  return Error(fmt::format("must be {}, not {}", what,
-                           is_null() ? "absent or null" : value_->type_name()));
+  return Error(
+      fmt::format("must be {}, not {}", what, is_null() ? "absent or null" : value_->type_name()));
 }
 
 }  // namespace hgrn2

@@ -1,5 +1,5 @@
-// Pairs of token ids to the merge they make. Open addressing in one allocation: a lookup is the inner
-// loop of byte-pair encoding.
+// Pairs of token ids to the merge they make. Open addressing in one allocation: a lookup is the
+// inner loop of byte-pair encoding.
 #pragma once
 
 #include <bit>

@@ -131,8 +131,7 @@ std::unique_ptr<Normalizer> MakeReplace(std::string literal, std::unique_ptr<Reg
 std::unique_ptr<Normalizer> MakeByteLevelNormalizer() {
   return std::make_unique<ByteLevelNormalizer>();
 }
-std::unique_ptr<Normalizer> MakeNormalizerSequence(
-    std::vector<std::unique_ptr<Normalizer>> steps) {
+std::unique_ptr<Normalizer> MakeNormalizerSequence(std::vector<std::unique_ptr<Normalizer>> steps) {
   return std::make_unique<NormalizerSequence>(std::move(steps));
 }
 

@@ -29,8 +29,8 @@ void ApplyBehavior(SplitBehavior behavior, std::vector<Segment>* segments) {
   size_t kept = 0;
   for (size_t i = 0; i < s.size(); ++i) {
     const bool match = s[i].match;
-    const bool join = behavior == SplitBehavior::kContiguous ? match == previous
-                                                             : match && !previous;
+    const bool join =
+        behavior == SplitBehavior::kContiguous ? match == previous : match && !previous;
     previous = match;
     if (join && kept > 0) {
       (backwards ? s[kept - 1].begin : s[kept - 1].end) = backwards ? s[i].begin : s[i].end;
@@ -61,8 +61,8 @@ absl::Status SplitPieces(PieceList* list, SplitBehavior behavior, bool invert, c
     ApplyBehavior(behavior, &segments);
     for (const Segment& s : segments) {
       if (s.match || s.begin == s.end) continue;
-      out.push_back({piece.text.substr(s.begin, s.end - s.begin), -1,
-                     piece.at_origin && s.begin == 0});
+      out.push_back(
+          {piece.text.substr(s.begin, s.end - s.begin), -1, piece.at_origin && s.begin == 0});
     }
   }
   list->pieces = std::move(out);
@@ -109,7 +109,9 @@ class ByteLevel : public PreTokenizer {
     if (add_prefix_space_) {
       for (Piece& piece : list->pieces) {
         if (piece.token >= 0 || piece.text.empty() || piece.text[0] == ' ') continue;
-        piece.text = list->Keep(" " + std::string(piece.text));
+        std::string text(1, ' ');
+        text += piece.text;
+        piece.text = list->Keep(std::move(text));
       }
     }
     if (regex_ == nullptr) return absl::OkStatus();

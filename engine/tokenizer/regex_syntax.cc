@@ -170,8 +170,7 @@ class Translator {
 
   absl::Status CodePoint() {
     const std::string_view digits = in_.substr(pos_ + 2, 4);
-    if (digits.size() != 4 ||
-        digits.find_first_not_of("0123456789abcdefABCDEF") != digits.npos) {
+    if (digits.size() != 4 || digits.find_first_not_of("0123456789abcdefABCDEF") != digits.npos) {
       return Unsupported("\\u without four digits");
     }
     out_ += fmt::format("\\x{{{}}}", digits);

@@ -22,8 +22,7 @@ class BpeMerger {
     while (!text.empty()) {
       int32_t id = -1;
       const size_t user_defined = model.user_defined.Longest(text, &id);
-      const size_t length =
-          user_defined > 0 ? user_defined : unicode::CharLength(text[0]);
+      const size_t length = user_defined > 0 ? user_defined : unicode::CharLength(text[0]);
       const auto index = static_cast<int32_t>(symbols_.size());
       symbols_.push_back({text.substr(0, length), index - 1, index + 1, user_defined > 0});
       text.remove_prefix(length);
@@ -91,8 +90,8 @@ class BpeMerger {
       const std::string_view top = stack.back();
       stack.pop_back();
       const int32_t id = model_.PieceToId(top);
-      const auto it = model_.TypeOf(id) == PieceType::kUnused ? split_of_.find(ToAbsl(top))
-                                                              : split_of_.end();
+      const auto it =
+          model_.TypeOf(id) == PieceType::kUnused ? split_of_.find(ToAbsl(top)) : split_of_.end();
       if (it == split_of_.end()) {
         out->push_back({id, top});
         continue;
@@ -105,7 +104,8 @@ class BpeMerger {
   const SentencePieceModel& model_;
   std::vector<Symbol> symbols_;
   std::priority_queue<Candidate> queue_;
-  absl::flat_hash_map<absl::string_view, size_t> split_of_;  // unused pieces: bytes of the left part
+  absl::flat_hash_map<absl::string_view, size_t>
+      split_of_;  // unused pieces: bytes of the left part
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Segmentation of normalized text into pieces: byte-pair merging by score, or the unigram model's most
-// likely path.
+// Segmentation of normalized text into pieces: byte-pair merging by score, or the unigram model's
+// most likely path.
 #pragma once
 
 #include <cstdint>

@@ -187,7 +187,8 @@ absl::Status SentencePieceModel::Index(std::string_view file) {
     }
   }
   if (unk_id < 0) return Refused(file, "pieces has no unknown piece");
-  if (byte_fallback && std::find(std::begin(byte_ids), std::end(byte_ids), -1) != std::end(byte_ids)) {
+  if (byte_fallback &&
+      std::find(std::begin(byte_ids), std::end(byte_ids), -1) != std::end(byte_ids)) {
     return Refused(file, "byte_fallback needs 256 byte pieces");
   }
   return absl::OkStatus();

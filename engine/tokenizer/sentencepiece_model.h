@@ -1,8 +1,8 @@
 // The contents of a SentencePiece tokenizer.model (a protocol buffer, sentencepiece_model.proto).
 //
-// Read and run here rather than by libsentencepiece: the packaged library exports another version of
-// protobuf's symbols than libprotobuf, which gRPC brings into the same process, and is not made for
-// hostile files.
+// Read and run here rather than by libsentencepiece: the packaged library exports another version
+// of protobuf's symbols than libprotobuf, which gRPC brings into the same process, and is not made
+// for hostile files.
 #pragma once
 
 #include <cstdint>

@@ -14,9 +14,9 @@ uint32_t LittleEndian32(std::string_view bytes) {
   return value;
 }
 
-// Units of the Darts-clone double array: bit 31 marks a value (the low 31 bits); else the low byte is
-// the label, bit 8 tells whether a value follows, bits 10 and up are the offset, times 256 if bit 9
-// is set.
+// Units of the Darts-clone double array: bit 31 marks a value (the low 31 bits); else the low byte
+// is the label, bit 8 tells whether a value follows, bits 10 and up are the offset, times 256 if
+// bit 9 is set.
 uint32_t Label(uint32_t unit) { return unit & (1u << 31 | 0xFF); }
 bool HasValue(uint32_t unit) { return (unit >> 8 & 1) != 0; }
 uint32_t Offset(uint32_t unit) { return unit >> 10 << ((unit & 1u << 9) >> 6); }
@@ -79,7 +79,8 @@ SentencePieceNormalizer::Rule SentencePieceNormalizer::Prefix(std::string_view i
   // A rule that ends inside a character, or whose result starts inside one, is a malformed map's.
   const bool whole = longest > 0 && (longest == input.size() ||
                                      (static_cast<uint8_t>(input[longest]) & 0xC0) != 0x80);
-  const bool result_ok = at < results_.size() && (static_cast<uint8_t>(results_[at]) & 0xC0) != 0x80;
+  const bool result_ok =
+      at < results_.size() && (static_cast<uint8_t>(results_[at]) & 0xC0) != 0x80;
   if (whole && result_ok) {
     const std::string_view result = results_.substr(at);
     return {result.substr(0, std::min(result.find('\0'), result.size())), longest};

@@ -18,7 +18,8 @@ using PieceType = SentencePieceModel::PieceType;
 std::string ReplaceSpaceSymbols(std::string_view piece) {
   std::string out;
   size_t done = 0;
-  for (size_t at = piece.find(kSpaceSymbol); at != piece.npos; at = piece.find(kSpaceSymbol, done)) {
+  for (size_t at = piece.find(kSpaceSymbol); at != piece.npos;
+       at = piece.find(kSpaceSymbol, done)) {
     out += piece.substr(done, at - done);
     out += ' ';
     done = at + kSpaceSymbol.size();

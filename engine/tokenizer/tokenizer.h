@@ -1,5 +1,5 @@
-// Text to token ids and back, exactly as the checkpoint's tokenizer.json (Hugging Face `tokenizers`,
-// BPE models) or SentencePiece tokenizer.model does it.
+// Text to token ids and back, exactly as the checkpoint's tokenizer.json (Hugging Face
+// `tokenizers`, BPE models) or SentencePiece tokenizer.model does it.
 #pragma once
 
 #include <cstdint>

@@ -132,9 +132,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizerJson(std::string_view j
   ASSIGN_OR_RETURN(parts.post_processor, ReadPostProcessor(root.Member("post_processor")));
   ASSIGN_OR_RETURN(parts.decoder, ReadDecoder(root.Member("decoder")));
   ASSIGN_OR_RETURN(std::vector<AddedToken> added, ReadAddedTokens(root.Member("added_tokens")));
-  ASSIGN_OR_RETURN(parts.added,
-                   AddedTokens::Create(std::move(added), parts.model->vocabulary(),
-                                       parts.normalizer.get(), file));
+  ASSIGN_OR_RETURN(parts.added, AddedTokens::Create(std::move(added), parts.model->vocabulary(),
+                                                    parts.normalizer.get(), file));
   const PostProcessor post_processor = parts.post_processor;
   auto tokenizer = std::make_unique<HfTokenizer>(std::move(parts));
   RETURN_IF_ERROR(CheckTemplates(post_processor, tokenizer->vocab_size(), file));

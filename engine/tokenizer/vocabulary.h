@@ -44,7 +44,7 @@ class Vocabulary {
   // REQUIRES: Has(id).
   const std::string& Token(int32_t id) const { return tokens_[id]; }
 
-  size_t size() const { return ids_.size(); }                          // tokens
+  size_t size() const { return ids_.size(); }                           // tokens
   int32_t end() const { return static_cast<int32_t>(tokens_.size()); }  // highest id + 1
 
  private:

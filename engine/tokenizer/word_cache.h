@@ -1,5 +1,5 @@
-// Words seen before and their ids: a direct-mapped table of fixed size, one entry per cache line, for
-// one thread. Natural text repeats its words, and a hit costs less than merging again.
+// Words seen before and their ids: a direct-mapped table of fixed size, one entry per cache line,
+// for one thread. Natural text repeats its words, and a hit costs less than merging again.
 #pragma once
 
 #include <algorithm>

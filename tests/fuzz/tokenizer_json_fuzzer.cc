@@ -1,5 +1,5 @@
-// Any bytes as tokenizer.json: refused, or a tokenizer that works. The part before the first zero byte
-// is the document, the rest is text to encode.
+// Any bytes as tokenizer.json: refused, or a tokenizer that works. The part before the first zero
+// byte is the document, the rest is text to encode.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

@@ -1,4 +1,5 @@
-// Incremental text: equal to Decode at the end, valid UTF-8 at every moment, and as early as it can be.
+// Incremental text: equal to Decode at the end, valid UTF-8 at every moment, and as early as it can
+// be.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -27,7 +28,8 @@ json WithDecoder(json document, json decoder) {
 std::vector<std::unique_ptr<Tokenizer>> Tokenizers() {
   const json space = "\xE2\x96\x81";
   const json fuse = {{"type", "Fuse"}};
-  const json replace = {{"type", "Replace"}, {"pattern", {{"String", "the"}}}, {"content", "<THE>"}};
+  const json replace = {
+      {"type", "Replace"}, {"pattern", {{"String", "the"}}}, {"content", "<THE>"}};
   const json regex = {{"type", "Replace"}, {"pattern", {{"Regex", "t+"}}}, {"content", "T"}};
   const json trim = {{"type", "Strip"}, {"content", "e"}, {"start", 1}, {"stop", 2}};
   const json meta = {{"type", "Metaspace"}, {"replacement", space}, {"prepend_scheme", "always"}};
@@ -41,8 +43,10 @@ std::vector<std::unique_ptr<Tokenizer>> Tokenizers() {
   list.push_back(testing::MustParse(WithDecoder(Llama(), nullptr)));
   list.push_back(testing::MustParse(WithDecoder(Llama(), chain({fuse, replace, trim}))));
   list.push_back(testing::MustParse(WithDecoder(Llama(), chain({fuse, regex, meta}))));
-  list.push_back(testing::MustParse(WithDecoder(Llama(), chain({trim, fuse, {{"type", "ByteFallback"}}}))));
-  list.push_back(testing::MustParse(WithDecoder(Llama(), {{"type", "BPEDecoder"}, {"suffix", "e"}})));
+  list.push_back(
+      testing::MustParse(WithDecoder(Llama(), chain({trim, fuse, {{"type", "ByteFallback"}}}))));
+  list.push_back(
+      testing::MustParse(WithDecoder(Llama(), {{"type", "BPEDecoder"}, {"suffix", "e"}})));
   list.push_back(testing::MustParseModel("tests/data/tokenizer/unigram.model"));
   list.push_back(testing::MustParseModel("tests/data/tokenizer/bpe.model"));
   return list;
@@ -54,7 +58,8 @@ TEST(DetokenizerTest, RandomIdsEqualDecode) {
   for (const auto& tokenizer : Tokenizers()) {
     SCOPED_TRACE(tokenizer_index++);
     // Out-of-range ids on both sides, and a bias towards byte and special tokens.
-    std::uniform_int_distribution<int32_t> any(-3, tokenizer->vocab_size() + 3), low(0, 260), kind(0, 2);
+    std::uniform_int_distribution<int32_t> any(-3, tokenizer->vocab_size() + 3), low(0, 260),
+        kind(0, 2);
     for (int round = 0; round < 1000; ++round) {
       std::vector<int32_t> ids(round % 40);
       for (int32_t& id : ids) id = kind(rng) == 0 ? any(rng) : low(rng);
@@ -103,22 +108,28 @@ TEST(DetokenizerTest, TextIsNotHeldBack) {
 
 TEST(DetokenizerTest, SentencePieceBytesComeAsCharacters) {
   const auto tokenizer = testing::MustParseModel("tests/data/tokenizer/bpe.model");
-  const auto byte = [&](const char* hex) { return tokenizer->TokenToId(std::string("<0x") + hex + ">"); };
+  const auto byte = [&](const char* hex) {
+    return tokenizer->TokenToId(std::string("<0x") + hex + ">");
+  };
   IncrementalDetokenizer stream(*tokenizer, true);
   EXPECT_EQ(stream.Append(byte("E2")), "");
   EXPECT_EQ(stream.Append(byte("82")), "");
   EXPECT_EQ(stream.Append(byte("AC")), "\xE2\x82\xAC");
   EXPECT_EQ(stream.Append(byte("E2")), "");
-  EXPECT_EQ(stream.Append(byte("41")), "\xEF\xBF\xBD" "A");
+  EXPECT_EQ(stream.Append(byte("41")),
+            "\xEF\xBF\xBD"
+            "A");
 }
 
 // The bytes of the tokens of a text, joined, are the text (less the leading space rule).
 TEST(TokenBytesTest, JoinToTheText) {
   const std::string text = "the old man \xE6\xBC\xA2\xF0\x9F\x98\x80 don't";
-  for (const auto& tokenizer : {testing::MustParse(testing::ByteBase()), testing::MustParse(Llama()),
-                                testing::MustParseModel("tests/data/tokenizer/bpe.model")}) {
+  for (const auto& tokenizer :
+       {testing::MustParse(testing::ByteBase()), testing::MustParse(Llama()),
+        testing::MustParseModel("tests/data/tokenizer/bpe.model")}) {
     std::string joined;
-    for (const int32_t id : testing::MustEncode(*tokenizer, text)) joined += tokenizer->TokenBytes(id);
+    for (const int32_t id : testing::MustEncode(*tokenizer, text))
+      joined += tokenizer->TokenBytes(id);
     EXPECT_EQ(joined, (tokenizer->StripsLeadingSpace() ? " " : "") + text);
   }
 }

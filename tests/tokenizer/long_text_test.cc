@@ -19,11 +19,16 @@ std::string Repeat(std::string_view unit, size_t bytes) {
 
 json WithSplit(const char* regex) {
   json document = testing::ByteBase();
-  document["pre_tokenizer"] = {
-      {"type", "Sequence"},
-      {"pretokenizers",
-       {{{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}},
-        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  document["pre_tokenizer"] = {{"type", "Sequence"},
+                               {"pretokenizers",
+                                {{{"type", "Split"},
+                                  {"pattern", {{"Regex", regex}}},
+                                  {"behavior", "Isolated"},
+                                  {"invert", false}},
+                                 {{"type", "ByteLevel"},
+                                  {"add_prefix_space", false},
+                                  {"trim_offsets", true},
+                                  {"use_regex", false}}}}};
   return document;
 }
 
@@ -47,7 +52,8 @@ std::vector<std::pair<std::string, std::unique_ptr<Tokenizer>>> Tokenizers() {
 // sanitizers.
 TEST(LongTextTest, RunsOfOneMegabyte) {
   for (const auto& [name, tokenizer] : Tokenizers()) {
-    for (const std::string_view unit : {"a", " ", "\n", "the ", "\xF0\x9F\x98\x80", "\xCC\x81", "'", "1", "\t ", "\xE2\x96\x81"}) {
+    for (const std::string_view unit : {"a", " ", "\n", "the ", "\xF0\x9F\x98\x80", "\xCC\x81", "'",
+                                        "1", "\t ", "\xE2\x96\x81"}) {
       const std::string text = Repeat(unit, 1 << 20);
       const auto start = std::chrono::steady_clock::now();
       const auto ids = tokenizer->Encode(text, false);
@@ -55,7 +61,9 @@ TEST(LongTextTest, RunsOfOneMegabyte) {
       const std::string decoded = tokenizer->Decode(*ids, false);
       const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
       EXPECT_LT(seconds.count(), 30.0) << name << " '" << unit << "'";
-      if (name == "bytes" || name == "llama3") EXPECT_EQ(decoded, text);
+      if (name == "bytes" || name == "llama3") {
+        EXPECT_EQ(decoded, text);
+      }
     }
   }
 }
@@ -66,7 +74,8 @@ TEST(LongTextTest, LongAndShortWordsMergeAlike) {
   json document = testing::ByteBase();
   document["pre_tokenizer"]["use_regex"] = false;
   const auto tokenizer = testing::MustParse(document);
-  const std::string words[] = {"theoldman", "andthesea", "whereareyougoing", "aaaaaaa", "ininining"};
+  const std::string words[] = {"theoldman", "andthesea", "whereareyougoing", "aaaaaaa",
+                               "ininining"};
   for (const std::string& word : words) {
     const auto ids = testing::MustEncode(*tokenizer, word);
     std::vector<int32_t> want;
@@ -83,7 +92,8 @@ TEST(LongTextTest, LongAndShortWordsMergeAlike) {
 TEST(LongTextTest, ThreadsShareATokenizer) {
   const auto tokenizer = testing::MustParse(WithSplit(kLlama3));
   const auto other = testing::MustParse(testing::LlamaBase());
-  const std::string text = "Once upon a time there was an old man. \xE6\xBC\xA2\xE5\xAD\x97 12345\n";
+  const std::string text =
+      "Once upon a time there was an old man. \xE6\xBC\xA2\xE5\xAD\x97 12345\n";
   const auto want = testing::MustEncode(*tokenizer, text);
   const auto other_want = testing::MustEncode(*other, text);
   std::vector<std::thread> threads;

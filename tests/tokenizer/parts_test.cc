@@ -16,8 +16,9 @@ namespace {
 
 TEST(UnicodeTest, ValidPrefix) {
   EXPECT_TRUE(unicode::IsValid("a\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80"));
-  for (const char* bad : {"\x80", "\xC0\x80", "\xC3", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
-                          "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF"}) {
+  for (const char* bad :
+       {"\x80", "\xC0\x80", "\xC3", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80",
+        "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xE2\x82", "\xFF"}) {
     EXPECT_EQ(unicode::ValidPrefix(std::string("ab") + bad), 2u) << bad;
   }
 }
@@ -88,12 +89,14 @@ TEST(RegexTest, RubySyntax) {
   EXPECT_EQ(Matches(R"(\s+(?!\S))", "a   b  "), V({"  ", "  "}));
   EXPECT_EQ(Matches(R"(\s)", "\xE1\xA0\x8E"), V());  // U+180E is no space
   EXPECT_EQ(Matches(R"([^\W\d]+)", "a1\xCC\x81-"), V({"a", "\xCC\x81"}));
-  EXPECT_EQ(Matches(R"(\p{L}+)", "\xF0\x90\xB5\x90"), V({"\xF0\x90\xB5\x90"}));  // U+10D50, Unicode 16
+  EXPECT_EQ(Matches(R"(\p{L}+)", "\xF0\x90\xB5\x90"),
+            V({"\xF0\x90\xB5\x90"}));  // U+10D50, Unicode 16
 }
 
 TEST(RegexTest, RefusesWhatPcreWouldReadOtherwise) {
-  for (const char* pattern : {"[a&&b]", "[[:alpha:]]", "(?~a)", R"(\K)", R"(\xE9)", "a{2}+", "(", "(*UTF)",
-                              R"(\C)", R"(\u12)", "\\", R"(\p)", R"(\p{Nonsense})", "(?s)a"}) {
+  for (const char* pattern :
+       {"[a&&b]", "[[:alpha:]]", "(?~a)", R"(\K)", R"(\xE9)", "a{2}+", "(", "(*UTF)", R"(\C)",
+        R"(\u12)", "\\", R"(\p)", R"(\p{Nonsense})", "(?s)a"}) {
     EXPECT_FALSE(Regex::Compile(pattern).ok()) << pattern;
   }
 }
@@ -134,7 +137,8 @@ TEST(NormalizerTest, Forms) {
 
 TEST(AddedTokensTest, LongestFirstAndWhiteSpace) {
   Vocabulary vocabulary;
-  for (const char* t : {"a", "b", "c"}) vocabulary.Insert(t, static_cast<int32_t>(vocabulary.size()));
+  for (const char* t : {"a", "b", "c"})
+    vocabulary.Insert(t, static_cast<int32_t>(vocabulary.size()));
   std::vector<AddedToken> tokens(3);
   tokens[0].content = "<x>";
   tokens[0].rstrip = true;
@@ -173,7 +177,8 @@ TEST(SplitTest, Behaviors) {
 
 TEST(MergeTableTest, FindsWhatWasInserted) {
   MergeTable table(1000);
-  for (int32_t i = 0; i < 1000; ++i) table.Insert(i, i * 7 % 1000, {static_cast<uint32_t>(i), i + 5});
+  for (int32_t i = 0; i < 1000; ++i)
+    table.Insert(i, i * 7 % 1000, {static_cast<uint32_t>(i), i + 5});
   for (int32_t i = 0; i < 1000; ++i) {
     EXPECT_EQ(table.Find(i, i * 7 % 1000).rank, static_cast<uint32_t>(i));
     EXPECT_EQ(table.Find(i, i * 7 % 1000).id, i + 5);

@@ -12,7 +12,8 @@
 
 namespace {
 
-std::string Streamed(const hgrn2::Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool skip) {
+std::string Streamed(const hgrn2::Tokenizer& tokenizer, const std::vector<int32_t>& ids,
+                     bool skip) {
   hgrn2::IncrementalDetokenizer stream(tokenizer, skip);
   std::string text;
   for (const int32_t id : ids) text += stream.Append(id);

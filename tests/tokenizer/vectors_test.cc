@@ -1,5 +1,5 @@
-// Recorded results of the packages `tokenizers` and `sentencepiece` (tools/make_tokenizer_vectors.py)
-// and of the embedded model's training code.
+// Recorded results of the packages `tokenizers` and `sentencepiece`
+// (tools/make_tokenizer_vectors.py) and of the embedded model's training code.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -58,7 +58,8 @@ TEST_P(VectorsTest, EqualTheReferencePackage) {
 
 std::vector<std::string> Names() {
   std::vector<std::string> names;
-  for (const auto& [name, entry] : Vectors().items()) names.push_back(name);
+  const json vectors = Vectors();
+  for (const auto& [name, entry] : vectors.items()) names.push_back(name);
   return names;
 }
 

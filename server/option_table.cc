@@ -304,11 +304,13 @@ std::string FlagsMarkdown() {
   std::string out =
       "| Flag and configuration key | Environment | Default | Must be | Meaning |\n"
       "|---|---|---|---|---|\n";
-  const auto cell = [](std::string text) {
-    for (size_t at = 0; (at = text.find('|', at)) != std::string::npos; at += 2) {
-      text.insert(at, "\\");
+  const auto cell = [](const std::string& text) {
+    std::string escaped;
+    for (const char c : text) {
+      if (c == '|') escaped += '\\';
+      escaped += c;
     }
-    return text;
+    return escaped;
   };
   for (const OptionSpec& spec : OptionTable()) {
     const std::string value = spec.get(defaults);

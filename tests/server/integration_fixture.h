@@ -1,6 +1,7 @@
 // Fixture of the tests that run the real server binary on the embedded model, over real sockets.
 #pragma once
 
+#include <fmt/format.h>
 #include <google/rpc/error_details.pb.h>
 #include <google/rpc/status.pb.h>
 #include <grpc/health/v1/health.grpc.pb.h>
@@ -126,8 +127,8 @@ class IntegrationTest : public ::testing::Test {
   // The value of a series by its exact name and labels (without model_name), NAN if it is missing.
   double Metric(const std::string& name, const std::string& labels = "") {
     const std::string text = HttpGet(server_->http_port(), "/metrics").body;
-    const std::string key = "\n" + name + "{model_name=\"hgrn2-gutenberg-12m\"" +
-                            (labels.empty() ? "" : "," + labels) + "} ";
+    const std::string key = fmt::format("\n{}{{model_name=\"hgrn2-gutenberg-12m\"{}{}}} ", name,
+                                        labels.empty() ? "" : ",", labels);
     const size_t at = text.find(key);
     return at == std::string::npos ? NAN : std::strtod(text.c_str() + at + key.size(), nullptr);
   }

@@ -32,7 +32,9 @@ class ServerProcess {
 
   int grpc_port() const { return Locked(grpc_port_); }
   int http_port() const { return Locked(http_port_); }
-  std::string grpc_address() const { return "127.0.0.1:" + std::to_string(grpc_port()); }
+  std::string grpc_address() const {
+    return std::string("127.0.0.1:").append(std::to_string(grpc_port()));
+  }
   // Everything it wrote to stdout and stderr.
   std::string log() const { return Locked(log_); }
   pid_t pid() const { return pid_; }

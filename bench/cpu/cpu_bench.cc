@@ -7,6 +7,7 @@
 // cache. Everything is measured in turn in each round and the median over rounds is printed, so
 // that load from outside hits all rows alike and ratios stay comparable.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -266,8 +267,15 @@ int Main(int argc, char** argv) {
     rows.steps.push_back(add("prefill 4x64 256", Repeat(1, [=] { f->Step(4, 64, true); })));
     models.push_back(rows);
   }
-  Measurement* const fork =
-      add("fork-join", Repeat(2000, [&] { pool.ForEach(threads, [](int) {}); }));
+  // Items that wait for each other: the time until every thread has entered and left a phase.
+  Measurement* const fork = add("fork-join", Repeat(500, [&] {
+                                  std::atomic<int> arrived{0};
+                                  pool.ForEach(threads, [&](int) {
+                                    arrived.fetch_add(1);
+                                    while (arrived.load() < threads) {
+                                    }
+                                  });
+                                }));
   Measurement* const sample = add("sample", SampleRows(4096, 0.95f));
   Measurement* const sample_all = add("sample", SampleRows(4096, 1.0f));
   for (int round = 0; round < rounds; ++round) {

@@ -1,8 +1,9 @@
 // The persistent decode kernel against the equations in double precision. Needs only the CUDA
 // runtime: no test framework, so that the binary runs on any machine with a GPU. Exit code 77: no
 // suitable GPU.
+#include <cstdlib>
 #include <cstring>
-#include <map>
+#include <iterator>
 #include <memory>
 
 #include "tests/kernels_cuda_persistent/random_model.h"
@@ -140,6 +141,11 @@ int Main(int argc, char** argv) {
   const bool full = argc > 1 && std::strcmp(argv[1], "full") == 0;
   if (full) {
     RunCase({"1.3B, batch 2, f16 N 16", 2048, 16, 5632, 32000, 24, 2, 2, f16, 16, false});
+  } else if (argc > 1) {  // only the cases of these indices: for slow tools like compute-sanitizer
+    for (int i = 1; i < argc; ++i) {
+      const size_t index = std::strtoul(argv[i], nullptr, 10);
+      if (index < std::size(cases)) RunCase(cases[index]);
+    }
   } else {
     for (const Case& c : cases) RunCase(c);
     RunBatchIndependence(false);

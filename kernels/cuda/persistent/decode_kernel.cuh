@@ -199,11 +199,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 56;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(S::kProducerRegisters));
     if (threadIdx.x == kConsumers) Produce<T, kFp8>(p, ranges, ring);
     if (threadIdx.x / 32 == kConsumerWarps + 1) Prefetch<S>(p, layers, &control.progress);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 224;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kConsumerRegisters));
     Context c = {p, {}, ring, reinterpret_cast<float*>(scratch), control.row_scale,
                  control.sequences, &control.progress, layers, ranges};
     LayOut(p.shape, p.batch, p.workspace, &c.ws);
@@ -242,7 +242,10 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
         if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       }
       if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
-      return LaunchAs<T, kFp8, StateTiling<128, 16>>(p, stream);
+      // A wide state leaves fewer registers for activations. Spills would be slow: every grid
+      // barrier empties the L1 cache.
+      return LaunchAs<Tiling<T::kNTiles, T::kNTiles == 1 ? 16 : T::kChunk>, kFp8,
+                      StateTiling<128, 16>>(p, stream);
     default: return cudaErrorInvalidValue;
   }
 }

@@ -46,9 +46,15 @@ __global__ void PackBf16Kernel(PackParams p) {
   reinterpret_cast<uint4*>(p.out)[piece] = *reinterpret_cast<const uint4*>(v);
 }
 
-// FP8: 16 bytes are a lane's fragments of a pair of k-steps. Of each row's four columns 0..3, bytes
-// hold 2, 0, 3, 1: the high bytes of the two halves of a word are then columns 0 and 1, the low ones
-// 2 and 3, which is what Fp8ToBf16 (product.cuh) unpacks with shifts alone.
+// FP8: 16 bytes are a lane's fragments of a pair of k-steps: for each, a word of row g and one of row
+// g + 8. A word's halves hold columns (0, 2) and (1, 3), interleaved so that product.cuh unpacks
+// columns 0 and 1 with one mask: the first has its sign at bit 15 and the rest at 10..4, where
+// bfloat16 wants them; of the second, the sign is at 11, the exponent's upper bits at 14..12 and the
+// lower nibble at 3..0.
+__device__ uint32_t Interleave(uint32_t a, uint32_t b) {
+  return (a & 0x80) << 8 | (a & 0x7f) << 4 | (b & 0x80) << 4 | (b & 0x70) << 8 | (b & 0x0f);
+}
+
 __global__ void PackFp8Kernel(PackParams p) {
   const int64_t piece = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   const int lane = piece % 32, warp = piece / 32 % kConsumerWarps;
@@ -58,15 +64,16 @@ __global__ void PackFp8Kernel(PackParams p) {
   if (tile >= p.tiles) return;
   const int g = lane / 4, t = lane % 4;
   const int64_t column = (int64_t{warp} * p.kpw + pair % pairs * 2) * 16 + t * 8;
-  constexpr int kOrder[4] = {2, 0, 3, 1};
-  uint8_t v[16];
+  uint32_t v[4];
 #pragma unroll
-  for (int e = 0; e < 16; ++e) {
-    const int64_t row = SourceRow(p, tile, g + (e / 4 % 2) * 8);
-    const int64_t c = column + (e / 8) * 4 + kOrder[e % 4];
-    v[e] = row >= 0 && c < p.k ? p.data[row * p.k + c] : uint8_t{0};
+  for (int e = 0; e < 4; ++e) {
+    const int64_t row = SourceRow(p, tile, g + e % 2 * 8);
+    const int64_t c = column + e / 2 * 4;
+    const bool inside = row >= 0 && c < p.k;
+    const uint8_t* w = p.data + row * p.k + c;
+    v[e] = inside ? Interleave(w[0], w[2]) | Interleave(w[1], w[3]) << 16 : 0;
   }
-  reinterpret_cast<uint4*>(p.out)[piece] = *reinterpret_cast<const uint4*>(v);
+  reinterpret_cast<uint4*>(p.out)[piece] = make_uint4(v[0], v[1], v[2], v[3]);
 }
 
 cudaError_t PackProduct(const MatrixView& weight, const ModelShape& shape, int layer, int product,

@@ -102,13 +102,11 @@ __device__ __forceinline__ uint4 LoadShared16(uint32_t address) {
   return v;
 }
 
-// Two e4m3 numbers in the high bytes of the halves of `w` as bfloat16 x 2^-120: the exponent field
-// moves without a change of bias; e4m3's subnormals become bfloat16's.
-__device__ __forceinline__ uint32_t HighFp8ToBf16(uint32_t w) {
-  return (w & 0x80008000u) | ((w >> 4) & 0x07f007f0u);
-}
-__device__ __forceinline__ uint32_t LowFp8ToBf16(uint32_t w) {
-  return ((w << 8) & 0x80008000u) | ((w << 4) & 0x07f007f0u);
+// Two e4m3 numbers of a word that pack.cu interleaved, as bfloat16 x 2^-120: the exponent field moves
+// without a change of bias, and e4m3's subnormals become bfloat16's.
+__device__ __forceinline__ uint32_t FirstFp8ToBf16(uint32_t w) { return w & 0x87f087f0u; }
+__device__ __forceinline__ uint32_t SecondFp8ToBf16(uint32_t w) {
+  return ((w << 4) & 0x80f080f0u) | ((w >> 4) & 0x07000700u);
 }
 
 // The activations of k-steps [c0, c0 + kChunk) of this warp's slice as B operands. Lane (g, t) has
@@ -179,8 +177,8 @@ __device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
         if constexpr (kFp8) {
           const uint4 v = a[i / 2];
           const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
-          Mma(part[i % 2][n], HighFp8ToBf16(lo), HighFp8ToBf16(hi), LowFp8ToBf16(lo),
-              LowFp8ToBf16(hi), bb[0], bb[1]);
+          Mma(part[i % 2][n], FirstFp8ToBf16(lo), FirstFp8ToBf16(hi), SecondFp8ToBf16(lo),
+              SecondFp8ToBf16(hi), bb[0], bb[1]);
         } else {
           Mma(part[i % 2][n], a[i].x, a[i].y, a[i].z, a[i].w, bb[0], bb[1]);
         }

@@ -160,6 +160,9 @@ struct StateTiling {
   static constexpr int kRun = kRowsPerWarp >= 8 ? kRowsPerWarp / 8 : 1;
   static constexpr int kRuns = kRows / kRun;             // per thread
   static constexpr bool kNarrow = kRows > 8;             // serves 16-bit states only
+  // Registers per thread of the two kinds of warpgroups; together 384 x 168 at most.
+  static constexpr int kConsumerRegisters = kRows > 8 ? 224 : kRows > 4 ? 216 : 208;
+  static constexpr int kProducerRegisters = (3 * 168 - 2 * kConsumerRegisters) / 8 * 8;
   static_assert(kSlice >= 16 && kSlice <= 128 && kSlice <= kDim && kQuads <= 32);
   static_assert(kRows % kRun == 0);
 };
@@ -170,7 +173,7 @@ struct StateUnit {
   static constexpr int kRows = S::kRows;
   static constexpr int kSlices = S::kSlices;
   // Tokens of the ring whose loads go out early; longer rings load the rest in Rebuild.
-  static constexpr int kEarly = 16;
+  static constexpr int kEarly = S::kNarrow ? 8 : 16;
   static constexpr int kInputs = (kEarly * S::kQuads + kConsumers - 1) / kConsumers;
 
   Context& c;
@@ -295,20 +298,30 @@ struct StateUnit {
     return {a.x, a.y, b.x, b.y};
   }
 
+  // Rows go in groups: a thread's factors for all of them at once would cost too many registers.
+  static constexpr int kStep = kRows < 4 ? kRows : 4;
+
   __device__ __forceinline__ void Replay() {
     const int row0 = FirstRow();
-    float w[kRows];
-    LoadRow(scratch.p0 + row0, w);
+    float w[kStep];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      state[r] = {state[r].x * w[r], state[r].y * w[r], state[r].z * w[r], state[r].w * w[r]};
+    for (int r0 = 0; r0 < kRows; r0 += kStep) {
+      LoadRow(scratch.p0 + row0 + r0, w);
+#pragma unroll
+      for (int r = 0; r < kStep; ++r) {
+        float4& s = state[r0 + r];
+        s = {s.x * w[r], s.y * w[r], s.z * w[r], s.w * w[r]};
+      }
     }
 #pragma unroll 1
     for (int s = ring.count - 1; s >= 0; --s) {
       const float4 x = Input(scratch.i + s * S::kSlice + Quad() * 4);
-      LoadRow(scratch.weight + s * kDim + row0, w);
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) AddScaled(state[r], w[r], x);
+      for (int r0 = 0; r0 < kRows; r0 += kStep) {
+        LoadRow(scratch.weight + s * kDim + row0 + r0, w);
+#pragma unroll
+        for (int r = 0; r < kStep; ++r) AddScaled(state[r0 + r], w[r], x);
+      }
     }
   }
 
@@ -339,34 +352,42 @@ struct StateUnit {
 
   __device__ __forceinline__ void Advance(float4 input) {
     const int row0 = FirstRow();
-    float4 run[S::kRuns];
-    float g[kRows], q[kRows];
-    LoadRow(scratch.g + row0, g);
-    LoadRow(scratch.q + row0, q);
+    // partial[i]: the sum of a complete binary subtree of 2^i runs, combined as soon as its twin is.
+    float4 partial[5], run = {0, 0, 0, 0};
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      float4& s = state[r];
-      s = {g[r] * s.x, g[r] * s.y, g[r] * s.z, g[r] * s.w};
-      AddScaled(s, 1.0f - g[r], input);
-      if (r % S::kRun == 0) run[r / S::kRun] = {0, 0, 0, 0};
-      AddScaled(run[r / S::kRun], q[r], s);
+    for (int r0 = 0; r0 < kRows; r0 += kStep) {
+      float g[kStep], q[kStep];
+      LoadRow(scratch.g + row0 + r0, g);
+      LoadRow(scratch.q + row0 + r0, q);
+#pragma unroll
+      for (int j = 0; j < kStep; ++j) {
+        const int r = r0 + j;
+        float4& s = state[r];
+        s = {g[j] * s.x, g[j] * s.y, g[j] * s.z, g[j] * s.w};
+        AddScaled(s, 1.0f - g[j], input);
+        if (r % S::kRun == 0) run = {0, 0, 0, 0};
+        AddScaled(run, q[j], s);
+        if (r % S::kRun != S::kRun - 1) continue;
+        int level = 0;
+#pragma unroll
+        for (int n = r / S::kRun; n % 2 == 1; n /= 2) {
+          float4 sum = partial[level++];
+          Add(sum, run);
+          run = sum;
+        }
+        partial[level] = run;
+      }
     }
     if (ring.fold) StoreState(layer->state, StateAt(row0), kDim, c.p.state_dtype, state);
 #pragma unroll
-    for (int step = 1; step < S::kRuns; step *= 2) {
-#pragma unroll
-      for (int r = 0; r + step < S::kRuns; r += 2 * step) Add(run[r], run[r + step]);
-    }
-#pragma unroll
     for (int mask = S::kQuads; mask < 32; mask *= 2) {
-      Add(run[0], {__shfl_xor_sync(0xffffffffu, run[0].x, mask),
-                   __shfl_xor_sync(0xffffffffu, run[0].y, mask),
-                   __shfl_xor_sync(0xffffffffu, run[0].z, mask),
-                   __shfl_xor_sync(0xffffffffu, run[0].w, mask)});
+      Add(run, {__shfl_xor_sync(0xffffffffu, run.x, mask), __shfl_xor_sync(0xffffffffu, run.y, mask),
+                __shfl_xor_sync(0xffffffffu, run.z, mask),
+                __shfl_xor_sync(0xffffffffu, run.w, mask)});
     }
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (lane < S::kQuads) {
-      *reinterpret_cast<float4*>(scratch.partial + warp * S::kSlice + lane * 4) = run[0];
+      *reinterpret_cast<float4*>(scratch.partial + warp * S::kSlice + lane * 4) = run;
     }
   }
 

@@ -73,23 +73,30 @@ class IncrementalDetokenizer {
  public:
   // REQUIRES: tokenizer outlives this.
   IncrementalDetokenizer(const Tokenizer& tokenizer, bool skip_special_tokens)
-      : stream_(tokenizer.NewStream(skip_special_tokens)) {}
+      : tokenizer_(&tokenizer),
+        skip_special_tokens_(skip_special_tokens),
+        stream_(tokenizer.NewStream(skip_special_tokens)) {}
+
+  // Makes what follows the continuation of `prompt`: the rule for a text's first token does not
+  // apply to it, it may complete a character that the prompt began, and text of the prompt that is
+  // still held back is not returned. Costs the last few tokens only. REQUIRES: nothing appended
+  // yet.
+  void Prime(const std::vector<int32_t>& prompt);
 
   // Text completed by this token; "" while a character is incomplete.
-  std::string Append(int32_t id) {
-    std::string out;
-    stream_->Append(id, &out);
-    return out;
-  }
-  // What is left at the end of the sequence, incomplete bytes as U+FFFD.
-  std::string Flush() {
-    std::string out;
-    stream_->Flush(&out);
-    return out;
-  }
+  std::string Append(int32_t id);
+  // What is left at the end of the sequence, incomplete bytes as U+FFFD. The next Append starts
+  // another sequence.
+  std::string Flush();
 
  private:
+  // Drops the prompt's text from the front of `text`.
+  void DropPrompt(std::string* text);
+
+  const Tokenizer* tokenizer_;
+  bool skip_special_tokens_;
   std::unique_ptr<TokenStream> stream_;
+  std::string held_;  // text of the prompt that the stream has yet to return
 };
 
 }  // namespace hgrn2

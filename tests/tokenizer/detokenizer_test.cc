@@ -121,6 +121,45 @@ TEST(DetokenizerTest, SentencePieceBytesComeAsCharacters) {
             "A");
 }
 
+// Wherever a text's ids are cut, the continuation after Prime is what the prompt's text lacks.
+TEST(DetokenizerTest, PrimedStreamsContinueThePrompt) {
+  const std::string text =
+      " the old man \xE6\xBC\xA2\xE5\xAD\x97\xF0\x9F\x98\x80\xF0\x9F\x98\x81\xF0\x9F\x98\x82 sea "
+      "\xE2\x82\xAC";
+  for (const auto& tokenizer :
+       {testing::MustParse(testing::ByteBase()), testing::MustParse(Llama()),
+        testing::MustParseModel("tests/data/tokenizer/bpe.model")}) {
+    const auto ids = testing::MustEncode(*tokenizer, text);
+    const std::string whole = tokenizer->Decode(ids, true);
+    for (size_t cut = 1; cut <= ids.size(); ++cut) {
+      const std::vector<int32_t> prompt(ids.begin(), ids.begin() + static_cast<long>(cut));
+      std::string before = tokenizer->Decode(prompt, true);
+      // A character that the prompt leaves incomplete is the continuation's.
+      while (before.size() >= 3 && before.substr(before.size() - 3) == "\xEF\xBF\xBD") {
+        before.resize(before.size() - 3);
+      }
+      // With byte fallback an incomplete end makes the whole run of bytes unreadable.
+      ASSERT_EQ(whole.compare(0, before.size(), before), 0);
+      IncrementalDetokenizer stream(*tokenizer, true);
+      stream.Prime(prompt);
+      std::string after;
+      for (size_t i = cut; i < ids.size(); ++i) after += stream.Append(ids[i]);
+      after += stream.Flush();
+      EXPECT_EQ(before + after, whole) << cut;
+    }
+  }
+}
+
+TEST(DetokenizerTest, ALeadingSpaceOfAContinuationStays) {
+  const auto tokenizer = testing::MustParse(Llama());
+  const auto ids = testing::MustEncode(*tokenizer, "the the the");
+  IncrementalDetokenizer stream(*tokenizer, true);
+  stream.Prime({1, ids[0]});
+  std::string after;
+  for (size_t i = 1; i < ids.size(); ++i) after += stream.Append(ids[i]);
+  EXPECT_EQ(tokenizer->Decode({1, ids[0]}, true) + after + stream.Flush(), "the the the");
+}
+
 // The bytes of the tokens of a text, joined, are the text (less the leading space rule).
 TEST(TokenBytesTest, JoinToTheText) {
   const std::string text = "the old man \xE6\xBC\xA2\xF0\x9F\x98\x80 don't";

@@ -1,5 +1,5 @@
-// Step times of the CUDA backend on dummy weights: decode by batch size and packed prefill, with the
-// share of the byte floor (or of the arithmetic) that the device's measured ceilings allow.
+// Step times of the CUDA backend on dummy weights: decode by batch size and packed prefill, with
+// the share of the byte floor (or of the arithmetic) that the device's measured ceilings allow.
 //
 //   cuda_step_bench model=1.3b fp8=0 state=float16 replay=16 decode=1,8,64,256 prefill=2048,16384
 #include <cuda_runtime_api.h>
@@ -73,6 +73,7 @@ struct Bench {
   bool fp8 = false;
   int replay = 16;
   double copy_rate = 0;
+  int warm_up = 20;
 
   // Fewest bytes of a decode step: weights once, states read once and written every N-th step, the
   // ring's tokens (N / 2 on average) read and one written.
@@ -106,7 +107,6 @@ struct Bench {
     StepResult result;
     Check(backend->Enqueue(first));
     Check(backend->Collect(&result));
-    const int warm_up = 20;
     std::vector<double> device;
     double begin = 0;
     Check(backend->Enqueue(next));
@@ -120,10 +120,11 @@ struct Bench {
     Check(backend->Collect(&result));
     std::nth_element(device.begin(), device.begin() + device.size() / 2, device.end());
     const double floor = DecodeBytes(batch) / copy_rate;
-    std::printf("decode  batch %5d  step %8.3f ms  device %8.3f ms  %9.0f tok/s  %6.0f GB/s  "
-                "%5.1f %% of the byte floor\n",
-                batch, seconds * 1e3, device[device.size() / 2] * 1e3, batch / seconds,
-                DecodeBytes(batch) / seconds * 1e-9, 100 * floor / seconds);
+    std::printf(
+        "decode  batch %5d  step %8.3f ms  device %8.3f ms  %9.0f tok/s  %6.0f GB/s  "
+        "%5.1f %% of the byte floor\n",
+        batch, seconds * 1e3, device[device.size() / 2] * 1e3, batch / seconds,
+        DecodeBytes(batch) / seconds * 1e-9, 100 * floor / seconds);
     std::fflush(stdout);
   }
 
@@ -163,6 +164,7 @@ struct Bench {
 int Main(Options o) {
   Bench bench;
   bench.config = NamedShape(o["model"]);
+  if (o["layers"] != "0") bench.config.num_layers = std::stoi(o["layers"]);  // for profilers
   bench.fp8 = o["fp8"] == "1";
   bench.replay = std::stoi(o["replay"]);
   const std::vector<int> decode = ParseList(o["decode"]), prefill = ParseList(o["prefill"]);
@@ -180,10 +182,12 @@ int Main(Options o) {
   auto backend = MakeCudaBackend(weights, options);
   Check(backend.status());
   bench.backend = *std::move(backend);
-  std::printf("%s  model %s  weights %s  state %s  replay %d  slots %d  load %.1f s  copy %.0f GB/s\n",
-              bench.backend->info().device.c_str(), o["model"].c_str(),
-              bench.fp8 ? "fp8" : "bfloat16", o["state"].c_str(), bench.replay,
-              bench.backend->info().num_slots, Seconds() - begin, bench.copy_rate * 1e-9);
+  std::printf(
+      "%s  model %s  weights %s  state %s  replay %d  slots %d  load %.1f s  copy %.0f GB/s\n",
+      bench.backend->info().device.c_str(), o["model"].c_str(), bench.fp8 ? "fp8" : "bfloat16",
+      o["state"].c_str(), bench.replay, bench.backend->info().num_slots, Seconds() - begin,
+      bench.copy_rate * 1e-9);
+  bench.warm_up = std::stoi(o["warm_up"]);
   const int steps = std::stoi(o["steps"]);
   for (const int batch : decode) {
     if (batch <= bench.backend->info().num_slots) bench.Decode(batch, steps);
@@ -196,11 +200,11 @@ int Main(Options o) {
 }  // namespace hgrn2::bench
 
 int main(int argc, char** argv) {
-  hgrn2::bench::Options options = {{"model", "1.3b"},  {"fp8", "0"},
-                                   {"state", "float16"}, {"replay", "16"},
-                                   {"steps", "100"},   {"decode", "1,8,64,256"},
-                                   {"prefill", "2048,16384"},
-                                   {"skinny", "1"}};
+  hgrn2::bench::Options options = {{"model", "1.3b"},         {"fp8", "0"},
+                                   {"state", "float16"},      {"replay", "16"},
+                                   {"steps", "100"},          {"decode", "1,8,64,256"},
+                                   {"prefill", "2048,16384"}, {"skinny", "1"},
+                                   {"layers", "0"},           {"warm_up", "20"}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const size_t equals = argument.find('=');

@@ -58,8 +58,8 @@ CudaBackend::~CudaBackend() {
 absl::Status CudaBackend::Init(const ModelWeights& weights, const BackendOptions& options) {
   RETURN_IF_ERROR(InitDevice(options.device_index, options.fp8_weights));
   RETURN_IF_ERROR(ChooseSizes(weights, options));
-  ASSIGN_OR_RETURN(model_, CudaModel::Create(weights, sizes_.activation, sizes_.fp8_weights,
-                                             stream_));
+  ASSIGN_OR_RETURN(model_,
+                   CudaModel::Create(weights, sizes_.activation, sizes_.fp8_weights, stream_));
   RETURN_IF_ERROR(buffers_.Allocate(sizes_, &memory_, stream_));
   forward_ = std::make_unique<CudaForward>(*model_, sizes_, buffers_, compute_capability_ >= 90);
   RETURN_IF_ERROR(forward_->Init());
@@ -126,10 +126,11 @@ absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const Backend
   const int32_t mlp_multiple = options.fp8_weights ? 16 : 8;
   if (c.hidden_size % 16 != 0 || c.hidden_size > 16384 || c.head_dim % 16 != 0 ||
       c.head_dim > 256 || c.intermediate_size % mlp_multiple != 0) {
-    return MakeStatus(absl::StatusCode::kInvalidArgument,
-                      "the CUDA backend needs hidden_size in multiples of 16 up to 16384, heads of 16, "
-                      "32 ... 256 and intermediate_size in multiples of {}; the model has {}, {} and {}",
-                      mlp_multiple, c.hidden_size, c.head_dim, c.intermediate_size);
+    return MakeStatus(
+        absl::StatusCode::kInvalidArgument,
+        "the CUDA backend needs hidden_size in multiples of 16 up to 16384, heads of 16, "
+        "32 ... 256 and intermediate_size in multiples of {}; the model has {}, {} and {}",
+        mlp_multiple, c.hidden_size, c.head_dim, c.intermediate_size);
   }
   if (c.conv_size == 1 || c.conv_size > cuda::kMaxConvSize) {
     return MakeStatus(absl::StatusCode::kInvalidArgument,
@@ -162,11 +163,12 @@ absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const Backend
   }
   ASSIGN_OR_RETURN(sizes_.num_slots, FitSlots(sizes_, weight_bytes, budget));
   if (sizes_.num_slots < options.num_slots) {
-    LOG_WARNING("{}: {} slots fit beside {:.2f} GiB of weights and {:.2f} GiB of workspace, not "
-                 "the {} asked for ({:.2f} MiB each)",
-                 info_.device, sizes_.num_slots, weight_bytes / 1073741824.0,
-                 sizes_.WorkspaceBytes() / 1073741824.0, options.num_slots,
-                 sizes_.BytesPerSlot() / 1048576.0);
+    LOG_WARNING(
+        "{}: {} slots fit beside {:.2f} GiB of weights and {:.2f} GiB of workspace, not "
+        "the {} asked for ({:.2f} MiB each)",
+        info_.device, sizes_.num_slots, weight_bytes / 1073741824.0,
+        sizes_.WorkspaceBytes() / 1073741824.0, options.num_slots,
+        sizes_.BytesPerSlot() / 1048576.0);
   }
   return absl::OkStatus();
 }
@@ -328,7 +330,8 @@ void CudaBackend::FillResult(const Pending& pending, StepResult* result) const {
     } else if (from.sampled >= 0) {
       to.sampled.token_id = all[from.sampled].token;
     }
-    for (int32_t j = 0; j < from.num_scores; ++j) to.scores.push_back(ToScore(all[from.scores + j]));
+    for (int32_t j = 0; j < from.num_scores; ++j)
+      to.scores.push_back(ToScore(all[from.scores + j]));
   }
 }
 
@@ -357,10 +360,10 @@ absl::StatusOr<std::vector<float>> CudaBackend::ForwardLogits(const StepBatch& b
   const int64_t vocab = sizes_.config.vocab_size;
   std::vector<float> logits(plan_.shape.num_tokens * vocab);
   RETURN_IF_ERROR(forward_->Logits(plan_.shape, stream_, [&](int32_t first, int32_t rows) {
-    return CudaStatus(cudaMemcpyAsync(logits.data() + first * vocab, buffers_.logits,
-                                      rows * vocab * sizeof(float), cudaMemcpyDeviceToHost,
-                                      stream_),
-                      "copying logits");
+    return CudaStatus(
+        cudaMemcpyAsync(logits.data() + first * vocab, buffers_.logits,
+                        rows * vocab * sizeof(float), cudaMemcpyDeviceToHost, stream_),
+        "copying logits");
   }));
   AdvanceAges(batch);
   CUDA_RETURN_IF_ERROR(cudaStreamSynchronize(stream_));

@@ -1,5 +1,6 @@
-// The CUDA backend: states, weights and sampling live on one device; a step is one small copy in, one
-// enqueue (a graph for decode-only batches) and one event to wait for. See docs/kernels/cuda-step.md.
+// The CUDA backend: states, weights and sampling live on one device; a step is one small copy in,
+// one enqueue (a graph for decode-only batches) and one event to wait for. See
+// docs/kernels/cuda-step.md.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -16,9 +16,9 @@ SlotLayerBytes SlotBytes(const CudaSizes& s) {
   bytes.scales = s.state_dtype == DType::kF8E4M3 ? d * 4 : 0;
   bytes.ring = static_cast<int64_t>(
       cuda::ReplayRingBytes(1, s.ring_length, s.config.hidden_size, s.activation));
-  bytes.conv = s.config.conv_size > 0 ? 3 * (s.config.conv_size - 1) * d *
-                                            static_cast<int64_t>(SizeOf(s.activation))
-                                      : 0;
+  bytes.conv = s.config.conv_size > 0
+                   ? 3 * (s.config.conv_size - 1) * d * static_cast<int64_t>(SizeOf(s.activation))
+                   : 0;
   return bytes;
 }
 
@@ -43,7 +43,8 @@ std::string Gib(int64_t bytes) { return fmt::format("{:.2f} GiB", bytes / 107374
 }  // namespace
 
 int64_t CudaSizes::PaddedTokens() const {
-  return cuda::GemmTokenBucket(std::max(max_tokens, num_slots));
+  return std::max<int64_t>(cuda::GemmTokenBucket(std::max(max_tokens, num_slots)),
+                           kLeastProductRows);
 }
 
 int32_t CudaSizes::LogitChunk() const {
@@ -71,13 +72,15 @@ int64_t CudaSizes::WorkspaceBytes() const {
 
 absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes, int64_t budget) {
   CudaSizes s = sizes;
-  // The workspace grows a little with the slots; one pass with the wanted number is on the safe side.
+  // The workspace grows a little with the slots; one pass with the wanted number is on the safe
+  // side.
   const int64_t left = budget - weight_bytes - s.WorkspaceBytes();
   const int64_t fit = left / s.BytesPerSlot();
   if (left <= 0 || fit < 1) {
     return MakeStatus(
         absl::StatusCode::kResourceExhausted,
-        "device memory: the budget of {} (free memory x --gpu-memory-utilization) does not hold the "
+        "device memory: the budget of {} (free memory x --gpu-memory-utilization) does not hold "
+        "the "
         "weights ({}), the workspace for {} tokens a step ({}) and one sequence ({}); use a larger "
         "--gpu-memory-utilization, a smaller --max-num-batched-tokens or --state-dtype fp8",
         Gib(budget), Gib(weight_bytes), s.max_tokens, Gib(s.WorkspaceBytes()),
@@ -116,31 +119,35 @@ absl::Status AllocateStates(const CudaSizes& s, DeviceMemory* memory, CudaBuffer
   return memory->Take(&b->ones, slots, "slot flags");
 }
 
-absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaBuffers* b) {
-  const int64_t tokens = s.PaddedTokens(), d = s.config.hidden_size,
-                m = s.config.intermediate_size, a = static_cast<int64_t>(SizeOf(s.activation));
-  RETURN_IF_ERROR(memory->Take(&b->x, tokens * d, "residual stream"));
-  ASSIGN_OR_RETURN(b->delta, memory->Allocate(tokens * d * a, "activations"));
-  ASSIGN_OR_RETURN(b->h, memory->Allocate(tokens * d * a, "activations"));
-  RETURN_IF_ERROR(memory->Take(&b->h_scale, tokens, "activation scales"));
-  RETURN_IF_ERROR(memory->Take(&b->act_scale, tokens, "activation scales"));
-  RETURN_IF_ERROR(memory->Take(&b->resolved_tokens, tokens, "token ids"));
+absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaActivations* out) {
+  const int64_t tokens = s.PaddedTokens(), d = s.config.hidden_size, m = s.config.intermediate_size,
+                a = static_cast<int64_t>(SizeOf(s.activation));
+  RETURN_IF_ERROR(memory->Take(&out->x, tokens * d, "residual stream"));
+  ASSIGN_OR_RETURN(out->delta, memory->Allocate(tokens * d * a, "activations"));
+  ASSIGN_OR_RETURN(out->h, memory->Allocate(tokens * d * a, "activations"));
+  RETURN_IF_ERROR(memory->Take(&out->h_scale, tokens, "activation scales"));
+  RETURN_IF_ERROR(memory->Take(&out->act_scale, tokens, "activation scales"));
   uint8_t* shared = nullptr;
   RETURN_IF_ERROR(
       memory->Take(&shared, tokens * std::max(AttentionBytes(s), MlpBytes(s)), "activations"));
-  b->qfi = shared;
-  b->o = shared + tokens * 3 * d * a;
-  b->qfi_conv = s.config.conv_size > 0 ? shared + tokens * 4 * d * a : nullptr;
-  b->gate_up = shared;
-  b->act = shared + tokens * 2 * m * a;
+  out->qfi = shared;
+  out->o = shared + tokens * 3 * d * a;
+  out->qfi_conv = s.config.conv_size > 0 ? shared + tokens * 4 * d * a : nullptr;
+  out->gate_up = shared;
+  out->act = shared + tokens * 2 * m * a;
+  ASSIGN_OR_RETURN(out->gemm_workspace,
+                   memory->Allocate(cuda::Gemm::kWorkspaceBytes, "product workspace"));
+  return absl::OkStatus();
+}
+
+absl::Status AllocateStep(const CudaSizes& s, DeviceMemory* memory, CudaBuffers* b) {
+  RETURN_IF_ERROR(AllocateActivations(s, memory, &b->activations));
+  const int64_t d = s.config.hidden_size, a = static_cast<int64_t>(SizeOf(s.activation));
+  RETURN_IF_ERROR(memory->Take(&b->resolved_tokens, s.PaddedTokens(), "token ids"));
   ASSIGN_OR_RETURN(b->prefill_workspace,
                    memory->Allocate(PrefillWorkspace(s), "prefill workspace"));
   ASSIGN_OR_RETURN(b->head_in, memory->Allocate(s.LogitChunk() * d * a, "head input"));
-  RETURN_IF_ERROR(
-      memory->Take(&b->logits, int64_t{s.LogitChunk()} * s.config.vocab_size, "logits"));
-  ASSIGN_OR_RETURN(b->gemm_workspace,
-                   memory->Allocate(cuda::Gemm::kWorkspaceBytes, "product workspace"));
-  return absl::OkStatus();
+  return memory->Take(&b->logits, int64_t{s.LogitChunk()} * s.config.vocab_size, "logits");
 }
 
 absl::Status AllocateSampling(const CudaSizes& s, DeviceMemory* memory, CudaBuffers* b) {
@@ -152,9 +159,9 @@ absl::Status AllocateSampling(const CudaSizes& s, DeviceMemory* memory, CudaBuff
   RETURN_IF_ERROR(memory->Take(&b->num_generated, slots, "positions"));
   RETURN_IF_ERROR(memory->Take(&b->step, 1, "step counter"));
   for (cuda::TokenResult*& results : b->results) {
-    ASSIGN_OR_RETURN(void* host, memory->AllocateHost((s.max_tokens + slots + 256) *
-                                                          sizeof(cuda::TokenResult),
-                                                      "results"));
+    ASSIGN_OR_RETURN(
+        void* host,
+        memory->AllocateHost((s.max_tokens + slots + 256) * sizeof(cuda::TokenResult), "results"));
     results = static_cast<cuda::TokenResult*>(host);
   }
   b->step_bytes = MaxStepBytes(s.max_tokens, s.num_slots);
@@ -169,19 +176,21 @@ absl::Status AllocateSampling(const CudaSizes& s, DeviceMemory* memory, CudaBuff
 // Rows that no step has written yet are read by padded products; NaNs there would be harmless but
 // memory checkers rightly complain.
 absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
-  const int64_t tokens = s.PaddedTokens(), d = s.config.hidden_size,
-                a = static_cast<int64_t>(SizeOf(s.activation)), slots = s.num_slots;
+  const int64_t d = s.config.hidden_size, a = static_cast<int64_t>(SizeOf(s.activation)),
+                slots = s.num_slots;
   const SlotLayerBytes bytes = SlotBytes(s);
   const int64_t layers = s.config.num_layers;
   const auto zero = [&](void* p, int64_t n) {
     return p == nullptr || n == 0 ? cudaSuccess : cudaMemsetAsync(p, 0, n, stream);
   };
-  CUDA_RETURN_IF_ERROR(zero(b->x, tokens * d * 4));
-  CUDA_RETURN_IF_ERROR(zero(b->delta, tokens * d * a));
-  CUDA_RETURN_IF_ERROR(zero(b->h, tokens * d * a));
-  CUDA_RETURN_IF_ERROR(zero(b->h_scale, tokens * 4));
-  CUDA_RETURN_IF_ERROR(zero(b->act_scale, tokens * 4));
-  CUDA_RETURN_IF_ERROR(zero(b->qfi, tokens * std::max(AttentionBytes(s), MlpBytes(s))));
+  const int64_t tokens = s.PaddedTokens();
+  const CudaActivations& out = b->activations;
+  CUDA_RETURN_IF_ERROR(zero(out.x, tokens * d * 4));
+  CUDA_RETURN_IF_ERROR(zero(out.delta, tokens * d * a));
+  CUDA_RETURN_IF_ERROR(zero(out.h, tokens * d * a));
+  CUDA_RETURN_IF_ERROR(zero(out.h_scale, tokens * 4));
+  CUDA_RETURN_IF_ERROR(zero(out.act_scale, tokens * 4));
+  CUDA_RETURN_IF_ERROR(zero(out.qfi, tokens * std::max(AttentionBytes(s), MlpBytes(s))));
   CUDA_RETURN_IF_ERROR(zero(b->head_in, int64_t{s.LogitChunk()} * d * a));
   CUDA_RETURN_IF_ERROR(zero(b->state_base, layers * slots * bytes.state));
   CUDA_RETURN_IF_ERROR(zero(b->scales_base, layers * slots * bytes.scales));
@@ -196,9 +205,9 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
   CUDA_RETURN_IF_ERROR(cudaMemsetAsync(b->ones, 1, slots, stream));
   std::vector<int32_t> identity(slots);
   std::iota(identity.begin(), identity.end(), 0);
-  return CudaStatus(cudaMemcpy(b->identity, identity.data(), slots * sizeof(int32_t),
-                               cudaMemcpyHostToDevice),
-                    "slot list");
+  return CudaStatus(
+      cudaMemcpy(b->identity, identity.data(), slots * sizeof(int32_t), cudaMemcpyHostToDevice),
+      "slot list");
 }
 
 }  // namespace
@@ -206,7 +215,7 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
 absl::Status CudaBuffers::Allocate(const CudaSizes& sizes, DeviceMemory* memory,
                                    cudaStream_t stream) {
   RETURN_IF_ERROR(AllocateStates(sizes, memory, this));
-  RETURN_IF_ERROR(AllocateActivations(sizes, memory, this));
+  RETURN_IF_ERROR(AllocateStep(sizes, memory, this));
   RETURN_IF_ERROR(AllocateSampling(sizes, memory, this));
   return Clear(sizes, this, stream);
 }

@@ -15,6 +15,10 @@
 
 namespace hgrn2 {
 
+// cuBLASLt's products never run on fewer rows: up to this many tokens results are then the same
+// bits whatever their number.
+inline constexpr int64_t kLeastProductRows = 64;
+
 // Everything that sizes depend on.
 struct CudaSizes {
   ModelConfig config;
@@ -45,46 +49,50 @@ SlotLayerBytes SlotBytes(const CudaSizes& sizes);
 // the workspace. RESOURCE_EXHAUSTED with the arithmetic if none does. Pure.
 absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes, int64_t budget);
 
+// Activations of a step, T rows. The attention's and the MLP's share memory: neither outlives its
+// half of a layer. Device memory.
+struct CudaActivations {
+  float* x = nullptr;          // [T][d] residual stream
+  void* delta = nullptr;       // [T][d] output of the last product, not added to x yet
+  void* h = nullptr;           // [T][d] a product's input
+  float* h_scale = nullptr;    // [T]
+  void* qfi = nullptr;         // [T][3d]
+  void* qfi_conv = nullptr;    // [T][3d], short convolution only
+  void* o = nullptr;           // [T][d]
+  void* gate_up = nullptr;     // [T][2m]
+  void* act = nullptr;         // [T][m]
+  float* act_scale = nullptr;  // [T]
+  void* gemm_workspace = nullptr;
+};
+
 // All pointers are to device memory unless they say otherwise.
 struct CudaBuffers {
-  // Activations of a step. The attention's and the MLP's share memory: neither outlives its half of
-  // a layer.
-  float* x = nullptr;            // [T][d] residual stream
-  void* delta = nullptr;         // [T][d] output of the last product, not added to x yet
-  void* h = nullptr;             // [T][d] a product's input
-  float* h_scale = nullptr;      // [T]
-  void* qfi = nullptr;           // [T][3d]
-  void* qfi_conv = nullptr;      // [T][3d], short convolution only
-  void* o = nullptr;             // [T][d]
-  void* gate_up = nullptr;       // [T][2m]
-  void* act = nullptr;           // [T][m]
-  float* act_scale = nullptr;    // [T]
+  CudaActivations activations;
   void* prefill_workspace = nullptr;
-  void* head_in = nullptr;       // [LogitChunk][d]
-  float* logits = nullptr;       // [LogitChunk][vocab]
-  void* gemm_workspace = nullptr;
+  void* head_in = nullptr;  // [LogitChunk][d]
+  float* logits = nullptr;  // [LogitChunk][vocab]
 
   // States.
-  std::vector<cuda::StateSlab> state;   // per layer
-  std::vector<void*> ring;              // per layer
-  std::vector<void*> conv_state;        // per layer
-  uint8_t* state_base = nullptr;        // the slabs of all layers, one after the other; as below
+  std::vector<cuda::StateSlab> state;  // per layer
+  std::vector<void*> ring;             // per layer
+  std::vector<void*> conv_state;       // per layer
+  uint8_t* state_base = nullptr;       // the slabs of all layers, one after the other; as below
   uint8_t* scales_base = nullptr;
   uint8_t* ring_base = nullptr;
   uint8_t* conv_base = nullptr;
-  int32_t* age = nullptr;               // [slots]
-  int32_t* identity = nullptr;          // [slots] 0, 1, 2...: a list of one slot is a pointer into it
-  uint8_t* ones = nullptr;              // [slots]
+  int32_t* age = nullptr;       // [slots]
+  int32_t* identity = nullptr;  // [slots] 0, 1, 2...: a list of one slot is a pointer into it
+  uint8_t* ones = nullptr;      // [slots]
 
   // Sampling.
   cuda::SlotSamplingParams* slot_params = nullptr;  // [slots]
-  float* bias = nullptr;                // [slots][vocab]
-  uint32_t* token_flags = nullptr;      // [slots][vocab]
-  int32_t* last_token = nullptr;        // [slots]
-  int32_t* resolved_tokens = nullptr;   // [T]
-  uint32_t* num_generated = nullptr;    // [slots]
-  uint32_t* step = nullptr;             // steps begun
-  cuda::TokenResult* results[2] = {};   // pinned host memory, [max_tokens + slots]
+  float* bias = nullptr;                            // [slots][vocab]
+  uint32_t* token_flags = nullptr;                  // [slots][vocab]
+  int32_t* last_token = nullptr;                    // [slots]
+  int32_t* resolved_tokens = nullptr;               // [T]
+  uint32_t* num_generated = nullptr;                // [slots]
+  uint32_t* step = nullptr;                         // steps begun
+  cuda::TokenResult* results[2] = {};               // pinned host memory, [max_tokens + slots]
 
   // The step's arrays (StepShape): two of the host for the pipeline, one of the device.
   uint8_t* step_host[2] = {};

@@ -14,6 +14,8 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
 
 namespace {
 bool use_skinny_gemm = true;
+// Beyond, cuBLASLt's tiles are faster (docs/kernels/skinny-gemm.md has the measurements).
+constexpr int64_t kMostSkinnyTokens = 64;
 }  // namespace
 void CudaForward::UseSkinnyGemm(bool on) { use_skinny_gemm = on; }
 
@@ -22,7 +24,7 @@ absl::Status CudaForward::Init() {
   const cudaError_t skinny = use_skinny_gemm ? cuda::InitSkinnyGemm() : cudaErrorNotSupported;
   if (skinny != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(skinny);
   has_skinny_gemm_ = skinny == cudaSuccess;
-  return GemmStatus(gemm_.Init(buffers_.gemm_workspace));
+  return GemmStatus(gemm_.Init(buffers_.activations.gemm_workspace));
 }
 
 cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
@@ -33,27 +35,28 @@ cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
-  if (has_skinny_gemm_ && rows <= cuda::kMaxSkinnyTokens &&
+  if (has_skinny_gemm_ && rows <= kMostSkinnyTokens &&
       cuda::ChooseSkinnyGemm(weight.rows, weight.cols, static_cast<int32_t>(rows), weight.type)
               .token_tile > 0) {
-    return CudaStatus(cuda::SkinnyGemm({weight, x, x_scale, out, out_type,
-                                        static_cast<int32_t>(rows), overlap_},
-                                       stream),
-                      "product");
+    return CudaStatus(
+        cuda::SkinnyGemm({weight, x, x_scale, out, out_type, static_cast<int32_t>(rows), overlap_},
+                         stream),
+        "product");
   }
-  return GemmStatus(gemm_.Run({weight, x, x_scale, out, out_type, rows}, stream));
+  return GemmStatus(
+      gemm_.Run({weight, x, x_scale, out, out_type, std::max(rows, kLeastProductRows)}, stream));
 }
 
 absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm, bool add_delta,
                                int64_t rows, cudaStream_t stream) {
   cuda::RmsNormParams p;
-  p.x = buffers_.x;
-  p.delta = add_delta ? buffers_.delta : nullptr;
+  p.x = buffers_.activations.x;
+  p.delta = add_delta ? buffers_.activations.delta : nullptr;
   p.delta_type = model_.activation_type;
   p.weight = norm;
-  p.out = buffers_.h;
+  p.out = buffers_.activations.h;
   p.out_type = weight.type;
-  p.out_scale = buffers_.h_scale;
+  p.out_scale = buffers_.activations.h_scale;
   p.rows = rows;
   p.d = model_.d;
   p.eps = model_.norm_eps;
@@ -63,18 +66,17 @@ absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm
 
 absl::Status CudaForward::ShortConv(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   cuda::ShortConvParams conv;
-  conv.x = buffers_.qfi;
-  conv.y = buffers_.qfi_conv;
+  conv.x = buffers_.activations.qfi;
+  conv.y = buffers_.activations.qfi_conv;
   conv.weight = model_.layers[layer].conv;
   conv.state = buffers_.conv_state[layer];
   conv.conv_size = model_.conv_size;
   conv.d = model_.d;
   conv.activation = model_.activation_type;
   if (shape.decode_slots.count > 0) {
-    const cuda::ShortConvDecodeParams p = {conv, Array<int32_t>(shape.decode_slots),
-                                           Array<int32_t>(shape.decode_rows),
-                                           Array<uint8_t>(shape.decode_reset),
-                                           shape.decode_slots.count};
+    const cuda::ShortConvDecodeParams p = {
+        conv, Array<int32_t>(shape.decode_slots), Array<int32_t>(shape.decode_rows),
+        Array<uint8_t>(shape.decode_reset), shape.decode_slots.count};
     CUDA_RETURN_IF_ERROR(cuda::LaunchShortConvDecode(p, stream));
   }
   if (shape.prefill_items.count > 0) {
@@ -86,19 +88,24 @@ absl::Status CudaForward::ShortConv(const StepShape& shape, int32_t layer, cudaS
 }
 
 absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
-  const void* qfi = model_.conv_size > 0 ? buffers_.qfi_conv : buffers_.qfi;
+  const void* qfi = model_.conv_size > 0 ? buffers_.activations.qfi_conv : buffers_.activations.qfi;
   const float* lower_bound = model_.layers[layer].lower_bound;
   if (shape.flush_slots.count > 0) {
-    const cuda::GatherStateParams p = {
-        buffers_.state[layer], Ring(layer),    lower_bound,      Array<int32_t>(shape.flush_slots),
-        nullptr,               shape.flush_slots.count, model_.heads, model_.head_dim,
-        model_.activation_type};
+    const cuda::GatherStateParams p = {buffers_.state[layer],
+                                       Ring(layer),
+                                       lower_bound,
+                                       Array<int32_t>(shape.flush_slots),
+                                       nullptr,
+                                       shape.flush_slots.count,
+                                       model_.heads,
+                                       model_.head_dim,
+                                       model_.activation_type};
     CUDA_RETURN_IF_ERROR(cuda::LaunchGatherState(p, stream));
   }
   if (shape.decode_slots.count > 0) {
     cuda::DecodeStepParams p;
     p.qfi = qfi;
-    p.o = buffers_.o;
+    p.o = buffers_.activations.o;
     p.lower_bound = lower_bound;
     p.slots = Array<int32_t>(shape.decode_slots);
     p.token_rows = Array<int32_t>(shape.decode_rows);
@@ -115,7 +122,7 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
   if (shape.prefill_items.count > 0) {
     cuda::PrefillParams p;
     p.qfi = qfi;
-    p.o = buffers_.o;
+    p.o = buffers_.activations.o;
     p.lower_bound = lower_bound;
     p.items = Array<cuda::PrefillItem>(shape.prefill_items);
     p.workspace = buffers_.prefill_workspace;
@@ -132,47 +139,46 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
 
 absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
+  const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
   RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, layer > 0, rows, stream));
-  RETURN_IF_ERROR(Product(w.qfi, buffers_.h, buffers_.h_scale, buffers_.qfi,
-                          model_.activation_type, rows, stream));
+  RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
   RETURN_IF_ERROR(Recurrence(shape, layer, stream));
   cuda::RmsNormParams p;
-  p.x = buffers_.o;
+  p.x = a.o;
   p.x_type = model_.activation_type;
   p.delta_type = model_.activation_type;
   p.weight = w.g_norm;
-  p.out = buffers_.h;
+  p.out = a.h;
   p.out_type = w.o.type;
-  p.out_scale = buffers_.h_scale;
+  p.out_scale = a.h_scale;
   p.rows = rows;
   p.d = model_.d;
   p.eps = model_.g_norm_eps;
   p.overlap = overlap_;
   CUDA_RETURN_IF_ERROR(cuda::RmsNorm(p, stream));
-  return Product(w.o, buffers_.h, buffers_.h_scale, buffers_.delta, model_.activation_type, rows,
-                 stream);
+  return Product(w.o, a.h, a.h_scale, a.delta, model_.activation_type, rows, stream);
 }
 
 absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
+  const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
   RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, true, rows, stream));
-  RETURN_IF_ERROR(Product(w.gate_up, buffers_.h, buffers_.h_scale, buffers_.gate_up,
-                          model_.activation_type, rows, stream));
+  RETURN_IF_ERROR(
+      Product(w.gate_up, a.h, a.h_scale, a.gate_up, model_.activation_type, rows, stream));
   cuda::SwiGluParams p;
-  p.gate_up = buffers_.gate_up;
+  p.gate_up = a.gate_up;
   p.type = model_.activation_type;
-  p.out = buffers_.act;
+  p.out = a.act;
   p.out_type = w.down.type;
-  p.out_scale = buffers_.act_scale;
+  p.out_scale = a.act_scale;
   p.rows = rows;
   p.m = model_.m;
   p.overlap = overlap_;
   CUDA_RETURN_IF_ERROR(cuda::SwiGlu(p, stream));
-  return Product(w.down, buffers_.act, buffers_.act_scale, buffers_.delta, model_.activation_type,
-                 rows, stream);
+  return Product(w.down, a.act, a.act_scale, a.delta, model_.activation_type, rows, stream);
 }
 
 absl::Status CudaForward::Layers(const StepShape& shape, cudaStream_t stream) {
@@ -182,7 +188,7 @@ absl::Status CudaForward::Layers(const StepShape& shape, cudaStream_t stream) {
   embed.tokens = Array<int32_t>(shape.tokens);
   embed.slots = Array<int32_t>(shape.token_slots);
   embed.last_token = buffers_.last_token;
-  embed.x = buffers_.x;
+  embed.x = buffers_.activations.x;
   embed.step = buffers_.step;
   embed.rows = shape.padded_tokens;
   embed.d = model_.d;
@@ -203,8 +209,8 @@ absl::Status CudaForward::Logits(const StepShape& shape, cudaStream_t stream,
     const int32_t rows = std::min(chunk, shape.num_rows - first);
     const int64_t padded = std::min<int64_t>(cuda::GemmTokenBucket(rows), chunk);
     cuda::RmsNormParams p;
-    p.x = buffers_.x;
-    p.delta = buffers_.delta;
+    p.x = buffers_.activations.x;
+    p.delta = buffers_.activations.delta;
     p.delta_type = model_.activation_type;
     p.weight = model_.final_norm;
     p.row_index = Array<int32_t>(shape.row_index) + first;
@@ -246,9 +252,8 @@ absl::Status CudaForward::SampleLogits(const StepShape& shape, int32_t rows, cud
 }
 
 absl::Status CudaForward::SampleRows(const StepShape& shape, cudaStream_t stream) {
-  return Logits(shape, stream, [&](int32_t first, int32_t rows) {
-    return Sample(shape, first, rows, stream);
-  });
+  return Logits(shape, stream,
+                [&](int32_t first, int32_t rows) { return Sample(shape, first, rows, stream); });
 }
 
 }  // namespace hgrn2

@@ -28,7 +28,8 @@ class CudaForward {
   absl::Status SampleRows(const StepShape& shape, cudaStream_t stream);
   // Sampling alone, of `rows` rows that are in buffers.logits already.
   absl::Status SampleLogits(const StepShape& shape, int32_t rows, cudaStream_t stream);
-  // Final norm and head, chunk by chunk: `take(first_row, rows)` enqueues what reads buffers.logits.
+  // Final norm and head, chunk by chunk: `take(first_row, rows)` enqueues what reads
+  // buffers.logits.
   absl::Status Logits(const StepShape& shape, cudaStream_t stream,
                       const std::function<absl::Status(int32_t, int32_t)>& take);
 

@@ -12,8 +12,8 @@ std::vector<float> OrOnes(const TensorView& view, int64_t size) {
   return view ? view.ToFloat() : std::vector<float>(size, 1.0f);
 }
 
-absl::Status UploadLayer(const ModelWeights& weights, int32_t l, DType type,
-                         WeightUploader& upload, cuda::LayerView* out) {
+absl::Status UploadLayer(const ModelWeights& weights, int32_t l, DType type, WeightUploader& upload,
+                         cuda::LayerView* out) {
   const LayerWeights& w = weights.layers[l];
   const int64_t d = weights.config.hidden_size;
   const std::array qfi = {&w.q_proj, &w.f_proj, &w.i_proj};
@@ -61,8 +61,8 @@ absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights&
   RETURN_IF_ERROR(upload.Init());
   model->layers_.resize(c.num_layers);
   for (int32_t l = 0; l < c.num_layers; ++l) {
-    RETURN_IF_ERROR(UploadLayer(weights, l, fp8 ? DType::kF8E4M3 : activation, upload,
-                                &model->layers_[l]));
+    RETURN_IF_ERROR(
+        UploadLayer(weights, l, fp8 ? DType::kF8E4M3 : activation, upload, &model->layers_[l]));
   }
   cuda::ModelView& v = model->view_;
   cuda::MatrixView embeddings;
@@ -73,8 +73,7 @@ absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights&
   if (!c.tie_word_embeddings) {
     RETURN_IF_ERROR(upload.Matrix(head, activation, "lm_head", &v.lm_head));
   }
-  RETURN_IF_ERROR(
-      upload.Floats(OrOnes(weights.norm, c.hidden_size), "final norm", &v.final_norm));
+  RETURN_IF_ERROR(upload.Floats(OrOnes(weights.norm, c.hidden_size), "final norm", &v.final_norm));
   RETURN_IF_ERROR(upload.Finish());
   v.d = c.hidden_size, v.m = c.intermediate_size;
   v.heads = c.num_heads, v.head_dim = c.head_dim;

@@ -80,8 +80,7 @@ absl::Status CudaPersistentDecode::Init(int multiprocessors, cudaStream_t stream
   return CudaStatus(cudaStreamSynchronize(stream), "packing weights");
 }
 
-absl::Status CudaPersistentDecode::Run(const StepShape& shape, int32_t batch,
-                                       cudaStream_t stream) {
+absl::Status CudaPersistentDecode::Run(const StepShape& shape, int32_t batch, cudaStream_t stream) {
   const auto array = [&](const StepArray& a) { return buffers_.step_device + a.offset; };
   cuda::EmbedParams resolve;
   resolve.table_type = model_.activation_type;

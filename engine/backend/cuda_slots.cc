@@ -39,9 +39,12 @@ class DeviceLists {
 
 float ToFloat(const uint8_t* data, int64_t i, DType type) {
   switch (type) {
-    case DType::kF32: return reinterpret_cast<const float*>(data)[i];
-    case DType::kF16: return __half2float(reinterpret_cast<const __half*>(data)[i]);
-    case DType::kBF16: return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(data)[i]);
+    case DType::kF32:
+      return reinterpret_cast<const float*>(data)[i];
+    case DType::kF16:
+      return __half2float(reinterpret_cast<const __half*>(data)[i]);
+    case DType::kBF16:
+      return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(data)[i]);
     case DType::kF8E4M3:
       return static_cast<float>(reinterpret_cast<const __nv_fp8_e4m3*>(data)[i]);
   }
@@ -109,12 +112,11 @@ absl::Status CudaBackend::CopySlab(uint8_t* base, int32_t slot, int64_t slot_byt
   const int64_t pitch = slot_bytes * sizes_.num_slots;
   uint8_t* device = base + slot * slot_bytes;
   const int32_t layers = sizes_.config.num_layers;
-  return CudaStatus(
-      to_host ? cudaMemcpy2DAsync(host, slot_bytes, device, pitch, slot_bytes, layers,
-                                  cudaMemcpyDeviceToHost, stream_)
-              : cudaMemcpy2DAsync(device, pitch, host, slot_bytes, slot_bytes, layers,
-                                  cudaMemcpyHostToDevice, stream_),
-      "copying a state");
+  return CudaStatus(to_host ? cudaMemcpy2DAsync(host, slot_bytes, device, pitch, slot_bytes, layers,
+                                                cudaMemcpyDeviceToHost, stream_)
+                            : cudaMemcpy2DAsync(device, pitch, host, slot_bytes, slot_bytes, layers,
+                                                cudaMemcpyHostToDevice, stream_),
+                    "copying a state");
 }
 
 absl::Status CudaBackend::CopyState(int32_t from_slot, int32_t to_slot) {
@@ -190,17 +192,18 @@ absl::Status CudaBackend::RestoreState(int32_t slot, const StateBlob& blob) {
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
   const ModelConfig& c = sizes_.config;
   if (blob.model_hash != model_hash_) {
-    return MakeStatus(absl::StatusCode::kFailedPrecondition,
-                      "the state is of model {}, not of {}", blob.model_hash, model_hash_);
+    return MakeStatus(absl::StatusCode::kFailedPrecondition, "the state is of model {}, not of {}",
+                      blob.model_hash, model_hash_);
   }
   const size_t size = c.StateSize();
   const size_t scales = blob.dtype == DType::kF8E4M3 ? size / c.head_dim * sizeof(float) : 0;
   if (blob.state.size() != size * SizeOf(blob.dtype) || blob.scales.size() != scales ||
       blob.conv.size() != static_cast<size_t>(c.ConvStateSize())) {
-    return MakeStatus(absl::StatusCode::kFailedPrecondition,
-                      "the state has {} + {} bytes and {} conv inputs; {} + {} and {} were expected",
-                      blob.state.size(), blob.scales.size(), blob.conv.size(),
-                      size * SizeOf(blob.dtype), scales, c.ConvStateSize());
+    return MakeStatus(
+        absl::StatusCode::kInvalidArgument,
+        "the state has {} + {} bytes and {} conv inputs; {} + {} and {} were expected",
+        blob.state.size(), blob.scales.size(), blob.conv.size(), size * SizeOf(blob.dtype), scales,
+        c.ConvStateSize());
   }
   const SlotLayerBytes bytes = SlotBytes(sizes_);
   if (blob.dtype == sizes_.state_dtype) {
@@ -235,9 +238,12 @@ absl::Status CudaBackend::ScatterState(int32_t slot, const std::vector<float>& v
   RETURN_IF_ERROR(lists.Copy(values, &device, &count));
   const ModelConfig& c = sizes_.config;
   for (int32_t l = 0; l < c.num_layers; ++l) {
-    const cuda::ScatterStateParams p = {
-        buffers_.state[l], device + l * c.StateSize() / c.num_layers, buffers_.identity + slot, 1,
-        c.num_heads,       c.head_dim};
+    const cuda::ScatterStateParams p = {buffers_.state[l],
+                                        device + l * c.StateSize() / c.num_layers,
+                                        buffers_.identity + slot,
+                                        1,
+                                        c.num_heads,
+                                        c.head_dim};
     CUDA_RETURN_IF_ERROR(cuda::LaunchScatterState(p, stream_));
   }
   return absl::OkStatus();

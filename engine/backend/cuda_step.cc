@@ -110,8 +110,8 @@ void BuildStep(const StepBatch& batch, const StepContext& context, bool all_logi
   for (const StepSequence& s : batch.sequences) AddSequence(batch, s, context, plan, &a);
   StepShape& shape = plan->shape;
   shape.num_tokens = static_cast<int32_t>(a.tokens.size());
-  shape.padded_tokens = static_cast<int32_t>(
-      cuda::GemmTokenBucket(std::max(shape.num_tokens, context.min_tokens)));
+  shape.padded_tokens =
+      static_cast<int32_t>(cuda::GemmTokenBucket(std::max(shape.num_tokens, context.min_tokens)));
   if (all_logits) {
     a.rows.assign(shape.num_tokens, {});
     for (int32_t t = 0; t < shape.num_tokens; ++t) a.rows[t].x_row = t;

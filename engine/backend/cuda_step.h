@@ -25,8 +25,8 @@ struct StepContext {
 
 // Where a sequence's answers are among the step's results.
 struct StepOutputs {
-  int32_t sampled = -1;     // index, or -1
-  int32_t scores = 0;       // first index
+  int32_t sampled = -1;  // index, or -1
+  int32_t scores = 0;    // first index
   int32_t num_scores = 0;
 };
 
@@ -36,13 +36,13 @@ struct StepArray {
   int32_t count = 0;
 };
 
-// Sizes of a step and the arrays' places. Two steps of equal shape have equal offsets, so a captured
-// graph serves both.
+// Sizes of a step and the arrays' places. Two steps of equal shape have equal offsets, so a
+// captured graph serves both.
 struct StepShape {
   int32_t num_tokens = 0;
-  int32_t padded_tokens = 0;   // rows of the products
-  int32_t num_rows = 0;        // rows of logits
-  bool graphable = false;      // one token per sequence, all padded to a bucket
+  int32_t padded_tokens = 0;  // rows of the products
+  int32_t num_rows = 0;       // rows of logits
+  bool graphable = false;     // one token per sequence, all padded to a bucket
   int32_t num_workspace_states = 0;
   bool has_long_sequences = false;
 

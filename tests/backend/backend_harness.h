@@ -30,6 +30,12 @@ struct BackendFactory {
   double split_tolerance = 1e-5;
   // One row alone and in a batch are the same bits.
   bool batch_invariant = true;
+  // The same draws alone and in a batch, though the logits may differ in their last bits.
+  bool tokens_batch_invariant = true;
+  // A restored state goes on with the same draws as if it had never been saved.
+  bool resumes_exactly = true;
+  // Most alternatives that come with a token's log-probability.
+  int32_t most_top = 1 << 30;
   // Shapes that the backend serves; unset: all.
   std::function<bool(const ModelConfig&)> supports;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>(const ModelWeights&, BackendOptions)> make;

@@ -35,6 +35,11 @@ BackendFactory Cuda(const std::string& name, DType dtype, DType state_dtype, int
   f.logits_tolerance = f.state_tolerance = f.split_tolerance = tolerance;
   // Products of different row counts may use different algorithms.
   f.batch_invariant = false;
+  // bfloat16: small decode batches take another kernel than large ones and prefills.
+  f.tokens_batch_invariant = dtype == DType::kF32;
+  // A snapshot folds the replay ring into the state: one more rounding to e4m3.
+  f.resumes_exactly = state_dtype != DType::kF8E4M3;
+  f.most_top = 20;
   f.supports = [](const ModelConfig& c) { return c.head_dim % 16 == 0 && c.conv_size != 1; };
   f.make = [state_dtype, replay](const ModelWeights& weights, BackendOptions options) {
     options.state_dtype = state_dtype;

@@ -145,7 +145,8 @@ TEST_F(SamplingTest, ListsAndPenalties) {
   c.sampling.scalars.repetition_penalty = 2, c.sampling.scalars.frequency_penalty = 0.1f;
   c.sampling.min_tokens = 3, c.sampling.has_bias = 1, c.sampling.has_token_flags = 1;
   c.all_banned = true;
-  c.prompt = prompt.get(), c.num_prompt = 1, c.generated = generated.get(), c.num_generated_list = 2;
+  c.prompt = prompt.get(), c.num_prompt = 1, c.generated = generated.get(),
+  c.num_generated_list = 2;
   c.min_bans = min_bans.get(), c.num_min_bans = 1, c.allowed = allowed.get(), c.num_allowed = 6;
   c.bias_ids = bias_ids.get(), c.bias_values = bias.get(), c.num_bias = 1;
   c.banned = banned.get(), c.num_banned = 1;
@@ -154,7 +155,8 @@ TEST_F(SamplingTest, ListsAndPenalties) {
   ASSERT_CUDA(ConfigureSlot(c, nullptr));
   LogitRow row;
   row.slot = 1;
-  // 0 and 1 are penalised, 2 waits for min_tokens, 3 is banned, 5 biased below 4, the rest not allowed.
+  // 0 and 1 are penalised, 2 waits for min_tokens, 3 is banned, 5 biased below 4, the rest not
+  // allowed.
   EXPECT_EQ(Run(logits, {row}, {}, d, vocab)[0].token, 4);
   // Three tokens now: 2 is free.
   EXPECT_EQ(Run(logits, {row}, {}, d, vocab)[0].token, 2);

@@ -8,10 +8,14 @@ namespace {
 
 cudaDataType_t ToCuda(DType type) {
   switch (type) {
-    case DType::kF32: return CUDA_R_32F;
-    case DType::kF16: return CUDA_R_16F;
-    case DType::kBF16: return CUDA_R_16BF;
-    case DType::kF8E4M3: return CUDA_R_8F_E4M3;
+    case DType::kF32:
+      return CUDA_R_32F;
+    case DType::kF16:
+      return CUDA_R_16F;
+    case DType::kBF16:
+      return CUDA_R_16BF;
+    case DType::kF8E4M3:
+      return CUDA_R_8F_E4M3;
   }
   return CUDA_R_32F;
 }
@@ -19,8 +23,8 @@ cudaDataType_t ToCuda(DType type) {
 std::string Describe(const GemmParams& p, const char* what, cublasStatus_t status) {
   return std::string(what) + " failed for a product [" + std::to_string(p.tokens) + ", " +
          std::to_string(p.weight.cols) + "] x [" + std::to_string(p.weight.cols) + ", " +
-         std::to_string(p.weight.rows) + "] of " + Name(p.weight.type) + " weights: " +
-         cublasLtGetStatusString(status);
+         std::to_string(p.weight.rows) + "] of " + Name(p.weight.type) +
+         " weights: " + cublasLtGetStatusString(status);
 }
 
 }  // namespace
@@ -50,8 +54,7 @@ Gemm::Key Gemm::KeyOf(const GemmParams& p) {
 
 std::string Gemm::MakePlan(const GemmParams& p, Plan* plan) {
   // cuBLASLt is column-major: out^T [rows, T] = W (stored [cols, rows], transposed) * x^T.
-  cublasStatus_t status =
-      cublasLtMatmulDescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  cublasStatus_t status = cublasLtMatmulDescCreate(&plan->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
   if (status != CUBLAS_STATUS_SUCCESS) return Describe(p, "cublasLtMatmulDescCreate", status);
   const cublasOperation_t transpose = CUBLAS_OP_T;
   cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
@@ -78,12 +81,9 @@ std::string Gemm::MakePlan(const GemmParams& p, Plan* plan) {
 
 namespace {
 // The heuristic's candidates, best first.
-std::vector<cublasLtMatmulHeuristicResult_t> Candidates(cublasLtHandle_t handle,
-                                                        cublasLtMatmulDesc_t desc,
-                                                        cublasLtMatrixLayout_t a,
-                                                        cublasLtMatrixLayout_t b,
-                                                        cublasLtMatrixLayout_t d, int count,
-                                                        cublasStatus_t* status) {
+std::vector<cublasLtMatmulHeuristicResult_t> Candidates(
+    cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+    cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t d, int count, cublasStatus_t* status) {
   cublasLtMatmulPreference_t preference = nullptr;
   cublasLtMatmulPreferenceCreate(&preference);
   const size_t workspace = Gemm::kWorkspaceBytes;
@@ -116,8 +116,8 @@ std::string Gemm::GetPlan(const GemmParams& params, Plan** out) {
   if (error.empty()) {
     SetScales(it->second.desc, params);
     cublasStatus_t status;
-    const auto results = Candidates(handle_, it->second.desc, it->second.a, it->second.b,
-                                    it->second.d, 1, &status);
+    const auto results =
+        Candidates(handle_, it->second.desc, it->second.a, it->second.b, it->second.d, 1, &status);
     if (results.empty()) {
       error = Describe(params, "cublasLtMatmulAlgoGetHeuristic", status);
     } else {
@@ -128,8 +128,8 @@ std::string Gemm::GetPlan(const GemmParams& params, Plan** out) {
   return error;
 }
 
-cublasStatus_t Gemm::Launch(const GemmParams& p, const Plan& plan,
-                            const cublasLtMatmulAlgo_t& algo, cudaStream_t stream) {
+cublasStatus_t Gemm::Launch(const GemmParams& p, const Plan& plan, const cublasLtMatmulAlgo_t& algo,
+                            cudaStream_t stream) {
   SetScales(plan.desc, p);
   const float one = 1.0f, beta = 0.0f;
   return cublasLtMatmul(handle_, plan.desc, &one, p.weight.data, plan.a, p.x, plan.b, &beta, p.out,

@@ -41,9 +41,9 @@ class Gemm {
   std::string Init(void* workspace);
   // Empty on success. The first call for a shape asks the heuristic (host work, no device sync).
   std::string Run(const GemmParams& params, cudaStream_t stream);
-  // Times the heuristic's best `candidates` algorithms, going round `weights` (matrices of one shape,
-  // together larger than the L2 cache), and keeps the fastest for the shape. Synchronises. Returns
-  // the microseconds of the heuristic's first choice and of the fastest.
+  // Times the heuristic's best `candidates` algorithms, going round `weights` (matrices of one
+  // shape, together larger than the L2 cache), and keeps the fastest for the shape. Synchronises.
+  // Returns the microseconds of the heuristic's first choice and of the fastest.
   std::string Tune(GemmParams params, const std::vector<MatrixView>& weights, cudaStream_t stream,
                    int candidates, double* first_us, double* best_us);
 

@@ -24,7 +24,6 @@ struct KernelParams {
   int rows;
   int tokens;
   int k_blocks;
-  int split;
   int stages;
 };
 
@@ -40,10 +39,10 @@ __device__ __forceinline__ void BarrierInit(uint64_t* barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(count));
 }
 __device__ __forceinline__ void BarrierExpect(uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                   SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
 }
 __device__ __forceinline__ void BarrierArrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
@@ -145,9 +144,9 @@ __device__ void StorePartial(const float (&sums)[kN / 2], float* partial) {
 }
 #endif  // HGRN2_HAS_WGMMA
 
-// A cluster of `split` blocks owns a tile of 128 rows; block r of it multiplies the r-th part of the
-// columns, then adds all parts, in the order of their ranks, for the r-th part of the tokens.
-template <int kN, bool kFp8>
+// A cluster of `split` blocks owns a tile of 128 rows; block r of it multiplies the r-th part of
+// the columns, then adds all parts, in the order of their ranks, for the r-th part of the tokens.
+template <int kN, bool kFp8, int kSplit>
 __global__ void __launch_bounds__(kThreads, 1)
     SkinnyGemmKernel(const __grid_constant__ KernelParams p) {
 #ifdef HGRN2_HAS_WGMMA
@@ -158,9 +157,9 @@ __global__ void __launch_bounds__(kThreads, 1)
       raw + (1024 - (static_cast<uint32_t>(__cvta_generic_to_shared(raw)) & 1023)) % 1024;
   const cg::cluster_group cluster = cg::this_cluster();
   const int rank = static_cast<int>(cluster.block_rank());
-  const int tile = blockIdx.x / p.split;
-  const int first = rank * p.k_blocks / p.split;
-  const int count = (rank + 1) * p.k_blocks / p.split - first;
+  const int tile = blockIdx.x / kSplit;
+  const int first = rank * p.k_blocks / kSplit;
+  const int count = (rank + 1) * p.k_blocks / kSplit - first;
   GridDependencyLaunch();
   if (threadIdx.x == 0) {
     for (int s = 0; s < p.stages; ++s) {
@@ -187,14 +186,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   cluster.sync();
   GridDependencyWait();  // every thread, before it reads x_scale or writes out
-  const int begin = rank * kN / p.split, end = min((rank + 1) * kN / p.split, p.tokens);
+  const float* parts[kSplit];
+#pragma unroll
+  for (int peer = 0; peer < kSplit; ++peer) {
+    parts[peer] = kSplit == 1 ? partial : cluster.map_shared_rank(partial, peer);
+  }
+  const int begin = rank * kN / kSplit, end = min((rank + 1) * kN / kSplit, p.tokens);
   for (int i = threadIdx.x; i < (end - begin) * (kRows / 4); i += kThreads) {
     const int t = begin + i / (kRows / 4), r = i % (kRows / 4) * 4;
-    float4 sum = make_float4(0, 0, 0, 0);
-    for (int peer = 0; peer < p.split; ++peer) {
-      const float* from = p.split == 1 ? partial : cluster.map_shared_rank(partial, peer);
-      const float4 part = *reinterpret_cast<const float4*>(from + t * kPartialStride + r);
-      sum.x += part.x, sum.y += part.y, sum.z += part.z, sum.w += part.w;
+    float4 part[kSplit];  // all on their way before the first is added
+#pragma unroll
+    for (int peer = 0; peer < kSplit; ++peer) {
+      part[peer] = *reinterpret_cast<const float4*>(parts[peer] + t * kPartialStride + r);
+    }
+    float4 sum = part[0];
+#pragma unroll
+    for (int peer = 1; peer < kSplit; ++peer) {
+      sum.x += part[peer].x, sum.y += part[peer].y, sum.z += part[peer].z, sum.w += part[peer].w;
     }
     const int row = tile * kRows + r;
     if (kFp8) {
@@ -232,21 +240,32 @@ bool MakeMap(const void* data, int64_t rows, int64_t cols, bool fp8, int tile_ro
   const cuuint32_t box[2] = {fp8 ? 128u : 64u, static_cast<cuuint32_t>(tile_rows)};
   const cuuint32_t steps[2] = {1, 1};
   return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-                const_cast<void*>(data), sizes, strides, box, steps,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 using Kernel = void (*)(KernelParams);
-template <bool kFp8>
-Kernel KernelFor(int token_tile) {
+template <int kN, bool kFp8>
+Kernel KernelForSplit(int split) {
+  switch (split) {
+    case 1:
+      return SkinnyGemmKernel<kN, kFp8, 1>;
+    case 2:
+      return SkinnyGemmKernel<kN, kFp8, 2>;
+    case 4:
+      return SkinnyGemmKernel<kN, kFp8, 4>;
+  }
+  return nullptr;
+}
+Kernel KernelFor(int token_tile, bool fp8, int split) {
   switch (token_tile) {
-    case 32: return SkinnyGemmKernel<32, kFp8>;
-    case 64: return SkinnyGemmKernel<64, kFp8>;
-    case 128: return SkinnyGemmKernel<128, kFp8>;
-    case 192: return SkinnyGemmKernel<192, kFp8>;
-    case 256: return SkinnyGemmKernel<256, kFp8>;
+    case 32:
+      return fp8 ? KernelForSplit<32, true>(split) : KernelForSplit<32, false>(split);
+    case 64:
+      return fp8 ? KernelForSplit<64, true>(split) : KernelForSplit<64, false>(split);
+    case 128:
+      return fp8 ? KernelForSplit<128, true>(split) : KernelForSplit<128, false>(split);
   }
   return nullptr;
 }
@@ -256,8 +275,8 @@ Kernel KernelFor(int token_tile) {
 cudaError_t InitSkinnyGemm() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found;
-  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDriverEntryPointByVersion(
-      "cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found));
+  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                              12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
   encode = reinterpret_cast<EncodeFunction>(function);
   int device = 0, major = 0;
@@ -265,11 +284,13 @@ cudaError_t InitSkinnyGemm() {
   HGRN2_CUDA_RETURN_IF_ERROR(
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   if (major != 9) return cudaErrorNotSupported;
-  for (const int n : {32, 64, 128, 192, 256}) {
-    for (const Kernel kernel : {KernelFor<false>(n), KernelFor<true>(n)}) {
-      HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-          reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-          224 * 1024));
+  for (const int n : {32, 64, 128}) {
+    for (const int split : {1, 2, 4}) {
+      for (const bool fp8 : {false, true}) {
+        HGRN2_CUDA_RETURN_IF_ERROR(
+            cudaFuncSetAttribute(reinterpret_cast<const void*>(KernelFor(n, fp8, split)),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+      }
     }
   }
   return cudaSuccess;
@@ -292,7 +313,6 @@ cudaError_t SkinnyGemm(const SkinnyGemmParams& q, cudaStream_t stream) {
   p.rows = static_cast<int>(w.rows);
   p.tokens = q.tokens;
   p.k_blocks = static_cast<int>(w.cols * (fp8 ? 1 : 2) / kBlockBytes);
-  p.split = shape.split;
   p.stages = shape.stages;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(w.rows / kRows * shape.split));
@@ -306,7 +326,7 @@ cudaError_t SkinnyGemm(const SkinnyGemmParams& q, cudaStream_t stream) {
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   config.attrs = attributes;
   config.numAttrs = q.overlap ? 2 : 1;
-  const Kernel kernel = fp8 ? KernelFor<true>(shape.token_tile) : KernelFor<false>(shape.token_tile);
+  const Kernel kernel = KernelFor(shape.token_tile, fp8, shape.split);
   return cudaLaunchKernelEx(&config, kernel, p);
 }
 

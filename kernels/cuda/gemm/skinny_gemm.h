@@ -1,4 +1,4 @@
-// Products of a few tokens (at most 256) with a weight matrix, at the speed of the weights' bytes:
+// Products of a few tokens (at most 128) with a weight matrix, at the speed of the weights' bytes:
 //   out[T, rows] = x[T, cols] W[rows, cols]^T, bfloat16 or FP8 (e4m3).
 //
 // sm_90a. Weights are the 64-row operand of wgmma and the tokens its N. The kernel is meant for
@@ -22,12 +22,13 @@ struct SkinnyGemmParams {
   int32_t tokens = 0;              // T <= kMaxSkinnyTokens
   bool overlap = false;            // launch with PDL
 };
-inline constexpr int32_t kMaxSkinnyTokens = 256;
+inline constexpr int32_t kMaxSkinnyTokens = 128;
 
-// How a product is cut. A function of the shape alone, so that results depend on nothing else. Pure.
+// How a product is cut. A function of the shape alone, so that results depend on nothing else.
+// Pure.
 struct SkinnyGemmShape {
-  int token_tile = 0;  // N of the instruction: 32, 64, 128, 192 or 256; 0: not supported
-  int split = 1;       // blocks that share a tile of 128 rows, each with a part of the columns
+  int token_tile = 0;  // N of the instruction: 32, 64 or 128; 0: not supported
+  int split = 1;  // 1, 2 or 4 blocks that share a tile of 128 rows, each with a part of the columns
   int stages = 0;
   size_t shared_bytes = 0;
 };

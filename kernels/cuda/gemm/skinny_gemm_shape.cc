@@ -13,14 +13,14 @@ SkinnyGemmShape ChooseSkinnyGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
     return {};
   }
   SkinnyGemmShape shape;
-  for (const int n : {32, 64, 128, 192, 256}) {
+  for (const int n : {32, 64, 128}) {
     shape.token_tile = n;
     if (n >= tokens) break;
   }
-  // As many blocks as there are multiprocessors on the smallest Hopper part (114 to 132), clusters
-  // of 8 at most, and at least two k-blocks each.
+  // About as many blocks as multiprocessors, each with at least two k-blocks. Clusters of 8 would
+  // leave multiprocessors idle: a cluster lives in one group of 16 or 18 of them.
   const int64_t tiles = rows / kRows, k_blocks = row_bytes / kBlockBytes;
-  while (shape.split < 8 && tiles * shape.split * 2 <= 132 && k_blocks >= shape.split * 2 * 2) {
+  while (shape.split < 4 && tiles * shape.split * 2 <= 132 && k_blocks >= shape.split * 2 * 2) {
     shape.split *= 2;
   }
   const int64_t stage = (kRows + shape.token_tile) * kBlockBytes;

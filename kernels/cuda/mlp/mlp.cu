@@ -129,8 +129,7 @@ __global__ void QuantizeRowsKernel(const QuantizeRowsParams p) {
 template <typename S>
 cudaError_t ConvertFrom(const ConvertParams& p, cudaStream_t stream) {
   const S* src = static_cast<const S*>(p.src);
-  const unsigned blocks =
-      static_cast<unsigned>(p.size < 1048576 ? CeilDiv(p.size, 256) : 4096);
+  const unsigned blocks = static_cast<unsigned>(p.size < 1048576 ? CeilDiv(p.size, 256) : 4096);
   switch (p.dst_type) {
     case DType::kF32:
       return Launch(ConvertKernel<S, float>, blocks, 256, 0, stream, false, src,
@@ -141,7 +140,8 @@ cudaError_t ConvertFrom(const ConvertParams& p, cudaStream_t stream) {
     case DType::kBF16:
       return Launch(ConvertKernel<S, __nv_bfloat16>, blocks, 256, 0, stream, false, src,
                     static_cast<__nv_bfloat16*>(p.dst), p.size);
-    default: return cudaErrorInvalidValue;
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -182,10 +182,14 @@ cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
 cudaError_t Convert(const ConvertParams& p, cudaStream_t stream) {
   if (p.size == 0) return cudaSuccess;
   switch (p.src_type) {
-    case DType::kF32: return ConvertFrom<float>(p, stream);
-    case DType::kF16: return ConvertFrom<__half>(p, stream);
-    case DType::kBF16: return ConvertFrom<__nv_bfloat16>(p, stream);
-    default: return cudaErrorInvalidValue;
+    case DType::kF32:
+      return ConvertFrom<float>(p, stream);
+    case DType::kF16:
+      return ConvertFrom<__half>(p, stream);
+    case DType::kBF16:
+      return ConvertFrom<__nv_bfloat16>(p, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 
@@ -193,11 +197,14 @@ cudaError_t QuantizeRows(const QuantizeRowsParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>(p.rows));
   switch (p.src_type) {
-    case DType::kF32: return Launch(QuantizeRowsKernel<float>, grid, 256, 0, stream, false, p);
-    case DType::kF16: return Launch(QuantizeRowsKernel<__half>, grid, 256, 0, stream, false, p);
+    case DType::kF32:
+      return Launch(QuantizeRowsKernel<float>, grid, 256, 0, stream, false, p);
+    case DType::kF16:
+      return Launch(QuantizeRowsKernel<__half>, grid, 256, 0, stream, false, p);
     case DType::kBF16:
       return Launch(QuantizeRowsKernel<__nv_bfloat16>, grid, 256, 0, stream, false, p);
-    default: return cudaErrorInvalidValue;
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

@@ -18,7 +18,7 @@ struct EmbedParams {
   int32_t* resolved = nullptr;          // [rows] the token ids (0 for padding), or null
   uint32_t* step = nullptr;             // incremented; or null
   int64_t rows = 0;
-  int32_t d = 0;                        // a multiple of 8
+  int32_t d = 0;  // a multiple of 8
 };
 cudaError_t Embed(const EmbedParams& params, cudaStream_t stream);
 
@@ -30,7 +30,7 @@ struct SwiGluParams {
   DType out_type = DType::kBF16;  // type, or kF8E4M3 with out_scale
   float* out_scale = nullptr;     // [rows]
   int64_t rows = 0;
-  int32_t m = 0;                  // a multiple of 8; kF8E4M3: at most 32768
+  int32_t m = 0;  // a multiple of 8; kF8E4M3: at most 32768
   bool overlap = false;
 };
 cudaError_t SwiGlu(const SwiGluParams& params, cudaStream_t stream);
@@ -49,8 +49,8 @@ cudaError_t Convert(const ConvertParams& params, cudaStream_t stream);
 struct QuantizeRowsParams {
   const void* src = nullptr;  // [rows, cols], kF32, kF16 or kBF16
   DType src_type = DType::kBF16;
-  void* dst = nullptr;        // [rows, cols] e4m3
-  float* scale = nullptr;     // [rows]
+  void* dst = nullptr;     // [rows, cols] e4m3
+  float* scale = nullptr;  // [rows]
   int64_t rows = 0;
   int64_t cols = 0;
 };

@@ -107,11 +107,16 @@ cudaError_t Dispatch(const RmsNormParams& p, cudaStream_t stream) {
   const RmsNormShape shape = ChooseRmsNormShape(p.d);
   const dim3 grid(static_cast<unsigned>(p.rows)), block(shape.threads);
   switch (shape.chunks) {
-    case 1: return Launch(RmsNormKernel<X, Delta, Out, 1>, grid, block, 0, stream, p.overlap, p);
-    case 2: return Launch(RmsNormKernel<X, Delta, Out, 2>, grid, block, 0, stream, p.overlap, p);
-    case 4: return Launch(RmsNormKernel<X, Delta, Out, 4>, grid, block, 0, stream, p.overlap, p);
-    case 8: return Launch(RmsNormKernel<X, Delta, Out, 8>, grid, block, 0, stream, p.overlap, p);
-    case 16: return Launch(RmsNormKernel<X, Delta, Out, 16>, grid, block, 0, stream, p.overlap, p);
+    case 1:
+      return Launch(RmsNormKernel<X, Delta, Out, 1>, grid, block, 0, stream, p.overlap, p);
+    case 2:
+      return Launch(RmsNormKernel<X, Delta, Out, 2>, grid, block, 0, stream, p.overlap, p);
+    case 4:
+      return Launch(RmsNormKernel<X, Delta, Out, 4>, grid, block, 0, stream, p.overlap, p);
+    case 8:
+      return Launch(RmsNormKernel<X, Delta, Out, 8>, grid, block, 0, stream, p.overlap, p);
+    case 16:
+      return Launch(RmsNormKernel<X, Delta, Out, 16>, grid, block, 0, stream, p.overlap, p);
   }
   return cudaErrorInvalidValue;
 }
@@ -119,10 +124,14 @@ cudaError_t Dispatch(const RmsNormParams& p, cudaStream_t stream) {
 template <typename X, typename Delta>
 cudaError_t DispatchOut(const RmsNormParams& p, cudaStream_t stream) {
   switch (p.out_type) {
-    case DType::kF32: return Dispatch<X, Delta, float>(p, stream);
-    case DType::kBF16: return Dispatch<X, Delta, __nv_bfloat16>(p, stream);
-    case DType::kF8E4M3: return Dispatch<X, Delta, __nv_fp8_e4m3>(p, stream);
-    default: return cudaErrorInvalidValue;
+    case DType::kF32:
+      return Dispatch<X, Delta, float>(p, stream);
+    case DType::kBF16:
+      return Dispatch<X, Delta, __nv_bfloat16>(p, stream);
+    case DType::kF8E4M3:
+      return Dispatch<X, Delta, __nv_fp8_e4m3>(p, stream);
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

@@ -11,19 +11,19 @@ namespace hgrn2::cuda {
 //   out[t] = x[r] * rsqrt(mean(x[r]^2) + eps) * weight
 // in float32 arithmetic. A negative row_index leaves out[t] as zeros.
 struct RmsNormParams {
-  void* x = nullptr;                    // [*, d], x_type
-  DType x_type = DType::kF32;           // kF32 or kBF16
-  const void* delta = nullptr;          // [*, d], delta_type, or null
-  DType delta_type = DType::kBF16;      // kF32 or kBF16
-  const float* weight = nullptr;        // [d]
-  const int32_t* row_index = nullptr;   // [rows] or null
-  void* out = nullptr;                  // [rows, d], out_type
-  DType out_type = DType::kBF16;        // kF32, kBF16 or kF8E4M3
-  float* out_scale = nullptr;           // [rows], kF8E4M3: value = out * out_scale
+  void* x = nullptr;                   // [*, d], x_type
+  DType x_type = DType::kF32;          // kF32 or kBF16
+  const void* delta = nullptr;         // [*, d], delta_type, or null
+  DType delta_type = DType::kBF16;     // kF32 or kBF16
+  const float* weight = nullptr;       // [d]
+  const int32_t* row_index = nullptr;  // [rows] or null
+  void* out = nullptr;                 // [rows, d], out_type
+  DType out_type = DType::kBF16;       // kF32, kBF16 or kF8E4M3
+  float* out_scale = nullptr;          // [rows], kF8E4M3: value = out * out_scale
   int64_t rows = 0;
-  int32_t d = 0;                        // a multiple of 8, at most 16384
+  int32_t d = 0;  // a multiple of 8, at most 16384
   float eps = 1e-6f;
-  bool overlap = false;                 // launch with PDL
+  bool overlap = false;  // launch with PDL
 };
 cudaError_t RmsNorm(const RmsNormParams& params, cudaStream_t stream);
 

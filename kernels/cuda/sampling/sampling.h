@@ -26,12 +26,12 @@ struct SlotSamplingParams {
 
 // One row of logits: a token to draw (target < 0) or to score (target >= 0).
 struct LogitRow {
-  int32_t x_row = -1;      // row of the residual stream the logits are of (the head's gather reads it)
-  int32_t slot = -1;       // < 0 with target < 0: padding, nothing is done
+  int32_t x_row = -1;  // row of the residual stream the logits are of (the head's gather reads it)
+  int32_t slot = -1;   // < 0 with target < 0: padding, nothing is done
   int32_t target = -1;
-  int32_t top_n = 0;       // scoring: alternatives wanted, <= kMaxTopLogprobs
-  int32_t out_index = 0;   // where in the step's results
-  int32_t ban_begin = 0;   // bans[ban_begin, ban_begin + ban_count): in this step alone
+  int32_t top_n = 0;      // scoring: alternatives wanted, <= kMaxTopLogprobs
+  int32_t out_index = 0;  // where in the step's results
+  int32_t ban_begin = 0;  // bans[ban_begin, ban_begin + ban_count): in this step alone
   int32_t ban_count = 0;
   int32_t pad = 0;
 };
@@ -46,14 +46,14 @@ struct TokenResult {
 };
 
 struct SampleParams {
-  const float* logits = nullptr;      // [num_rows, vocab]
-  const LogitRow* rows = nullptr;     // [num_rows]
+  const float* logits = nullptr;   // [num_rows, vocab]
+  const LogitRow* rows = nullptr;  // [num_rows]
   const int32_t* bans = nullptr;
   const SlotSamplingParams* slots = nullptr;  // [num_slots]
-  const float* bias = nullptr;        // [num_slots, vocab]
-  uint32_t* token_flags = nullptr;    // [num_slots, vocab]
-  int32_t* last_token = nullptr;      // [num_slots], written
-  uint32_t* num_generated = nullptr;  // [num_slots], incremented
+  const float* bias = nullptr;                // [num_slots, vocab]
+  uint32_t* token_flags = nullptr;            // [num_slots, vocab]
+  int32_t* last_token = nullptr;              // [num_slots], written
+  uint32_t* num_generated = nullptr;          // [num_slots], incremented
   // Results of even and odd steps; *step (of the device) picks. May be mapped host memory.
   TokenResult* results[2] = {nullptr, nullptr};
   const uint32_t* step = nullptr;
@@ -82,7 +82,7 @@ struct ConfigureSlotParams {
   const int32_t* allowed = nullptr;    // bias = 0
   const int32_t* bias_ids = nullptr;   // bias += bias_values (ids distinct)
   const float* bias_values = nullptr;
-  const int32_t* banned = nullptr;     // bias = -inf
+  const int32_t* banned = nullptr;  // bias = -inf
   int32_t num_prompt = 0, num_generated_list = 0, num_min_bans = 0, num_allowed = 0, num_bias = 0,
           num_banned = 0;
   SlotSamplingParams* slots = nullptr;

@@ -18,7 +18,8 @@ class DeviceMemory {
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
 
-  // At least 256-byte aligned; never null (an empty request gets a few bytes). `what` is for errors.
+  // At least 256-byte aligned; never null (an empty request gets a few bytes). `what` is for
+  // errors.
   absl::StatusOr<void*> Allocate(size_t bytes, const char* what);
   // Pinned host memory that kernels can write to through the returned pointer.
   absl::StatusOr<void*> AllocateHost(size_t bytes, const char* what);

@@ -7,9 +7,9 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/cuda_buffers.h"
+#include "engine/backend/cuda_memory.h"
 #include "engine/backend/cuda_model.h"
 #include "engine/backend/cuda_step.h"
-#include "engine/backend/cuda_memory.h"
 #include "kernels/cuda/persistent/decode.h"
 
 namespace hgrn2 {

@@ -45,8 +45,8 @@ absl::Status WeightUploader::Matrix(std::span<const TensorView* const> parts, DT
   return absl::OkStatus();
 }
 
-absl::Status WeightUploader::Rows(const TensorView& part, int64_t cols,
-                                  const cuda::MatrixView& out, int64_t first_row) {
+absl::Status WeightUploader::Rows(const TensorView& part, int64_t cols, const cuda::MatrixView& out,
+                                  int64_t first_row) {
   const int64_t rows = part.size() / cols;
   const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(part.dtype));
   const int64_t chunk = std::max<int64_t>(1, static_cast<int64_t>(kStagingBytes) / row_bytes);

@@ -1,5 +1,4 @@
 #include "bench/cuda_persistent/ceilings.h"
-
 #include "kernels/cuda/persistent/async.cuh"
 #include "tests/kernels_cuda_persistent/random_model.h"
 
@@ -30,7 +29,7 @@ __global__ void BulkKernel(const uint8_t* data, int64_t bytes, int stage_bytes, 
   __shared__ uint64_t full[32];
   if (threadIdx.x != 0) return;
   for (int i = 0; i < depth; ++i) MbarrierInit(SharedAddress(full + i), 1);
-  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  MbarrierInitFence();
   const int64_t share = bytes / gridDim.x / stage_bytes;
   const uint8_t* base = data + blockIdx.x * share * stage_bytes;
   const uint64_t policy = EvictFirstPolicy();
@@ -73,7 +72,8 @@ double MedianMs(int n, Fn fn) {
 }
 
 __global__ void FillKernel(uint32_t* out, int64_t n) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n;
+       i += int64_t{gridDim.x} * blockDim.x) {
     out[i] = static_cast<uint32_t>(i * 2654435761u) ^ static_cast<uint32_t>(i >> 7);
   }
 }
@@ -92,8 +92,10 @@ int MeasureCeilings() {
     ReadKernel<<<blocks * 4, 512>>>(reinterpret_cast<const uint4*>(data), kBytes / 16, counter);
   });
   std::printf("read, 16-byte loads: %.3f ms, %.0f GB/s\n", ms, kBytes * 1e-6 / ms);
-  CHECK_CUDA(cudaFuncSetAttribute(BulkKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 220 * 1024));
-  const int shapes[][2] = {{16, 12}, {16, 8}, {16, 6}, {16, 4}, {16, 3}, {16, 2}, {8, 24}, {8, 8}, {8, 4}, {32, 6}};
+  CHECK_CUDA(
+      cudaFuncSetAttribute(BulkKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 220 * 1024));
+  const int shapes[][2] = {{16, 12}, {16, 8}, {16, 6}, {16, 4}, {16, 3},
+                           {16, 2},  {8, 24}, {8, 8},  {8, 4},  {32, 6}};
   for (const auto& s : shapes) {
     ms = MedianMs(7, [&] {
       BulkKernel<<<blocks, 32, s[0] * s[1] * 1024>>>(data, kBytes, s[0] * 1024, s[1]);

@@ -1,8 +1,8 @@
 // Time of one persistent decode step on dummy weights, next to its byte floor.
 //
-//   decode_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32] [--replay 16]
+//   cuda_persistent_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32] [--replay 16]
 //                [--inflight 0,48] [--trace] [--steps 60]
-//   decode_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid barrier
+//   cuda_persistent_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid barrier
 //
 // Steps run back to back from a CUDA graph of 10, so that launch overhead is what a serving loop
 // sees; the figure is the median over replays divided by 10.
@@ -34,7 +34,9 @@ __global__ void FillNoise(uint32_t* out, int64_t words, int kind, uint32_t seed,
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     z ^= z >> 31;
     const uint32_t lo = static_cast<uint32_t>(z), hi = static_cast<uint32_t>(z >> 32);
-    auto noise = [&](uint32_t bits) { return ((bits >> 8) * (2.0f / 16777216.0f) - 1.0f) * amplitude; };
+    auto noise = [&](uint32_t bits) {
+      return ((bits >> 8) * (2.0f / 16777216.0f) - 1.0f) * amplitude;
+    };
     if (kind == 0) {
       out[i] = __float_as_uint(1.0f + noise(lo));
     } else if (kind == 1) {
@@ -128,7 +130,8 @@ double MedianStepMs(const Runner& runner, const persistent::DecodeParams& params
 double StepBytes(const persistent::DecodeParams& p, int batch) {
   const persistent::ModelShape& s = p.shape;
   double weights = 0;
-  for (int l = 0; l < s.layers; ++l) weights += (4.0 * s.d * s.d + 3.0 * s.d * s.m) * (s.fp8 ? 1 : 2);
+  for (int l = 0; l < s.layers; ++l)
+    weights += (4.0 * s.d * s.d + 3.0 * s.d * s.m) * (s.fp8 ? 1 : 2);
   weights += 2.0 * s.vocab * s.d;
   const double state = double(s.layers) * s.d * p.head_dim * SizeOf(p.state_dtype);
   if (p.ring_length <= 1) return weights + batch * 2 * state;
@@ -181,15 +184,18 @@ void Run(const Options& o) {
       p.programmatic = o.programmatic;
       const double ms = MedianStepMs(runner, p, o.replays);
       const double bytes = StepBytes(p, batch);
-      std::printf("%s %s state %s N %d batch %2d inflight %2d KiB: %.4f ms  %.3f GB  %.0f GB/s  floor@3.0TB/s "
-                  "%.3f ms (%.1f %%)  %.0f tok/s\n",
-                  o.model.c_str(), o.fp8 ? "fp8" : "bf16", Name(o.state), o.replay, batch, inflight, ms,
-                  bytes * 1e-9, bytes * 1e-6 / ms, bytes / 3.0e9, bytes / 3.0e9 / ms * 100,
-                  batch / ms * 1e3);
+      std::printf(
+          "%s %s state %s N %d batch %2d inflight %2d KiB: %.4f ms  %.3f GB  %.0f GB/s  "
+          "floor@3.0TB/s "
+          "%.3f ms (%.1f %%)  %.0f tok/s\n",
+          o.model.c_str(), o.fp8 ? "fp8" : "bf16", Name(o.state), o.replay, batch, inflight, ms,
+          bytes * 1e-9, bytes * 1e-6 / ms, bytes / 3.0e9, bytes / 3.0e9 / ms * 100,
+          batch / ms * 1e3);
       std::fflush(stdout);
       if (o.trace) {
         p.trace_capacity = 12 * p.shape.layers + 8;
-        p.trace = static_cast<int64_t*>(Runner::Allocate(int64_t{p.blocks} * p.trace_capacity * 8, 0));
+        p.trace =
+            static_cast<int64_t*>(Runner::Allocate(int64_t{p.blocks} * p.trace_capacity * 8, 0));
         CHECK_CUDA(persistent::LaunchDecode(p, nullptr));
         CHECK_CUDA(cudaDeviceSynchronize());
         PrintTrace(p, p.trace);
@@ -210,17 +216,28 @@ int Main(int argc, char** argv) {
   Options o;
   for (int i = 1; i < argc; ++i) {
     const std::string flag = argv[i];
-    if (flag == "--fp8") o.fp8 = true;
-    else if (flag == "--trace") o.trace = true;
-    else if (flag == "--pdl") o.programmatic = true;
-    else if (flag == "--ceilings") o.ceilings = true;
-    else if (i + 1 == argc) return std::fprintf(stderr, "unknown flag or no value: %s\n", argv[i]), 2;
-    else if (flag == "--model") o.model = argv[++i];
-    else if (flag == "--batch") o.batches = Numbers(argv[++i]);
-    else if (flag == "--inflight") o.inflight = Numbers(argv[++i]);
-    else if (flag == "--replay") o.replay = std::atoi(argv[++i]);
-    else if (flag == "--state") o.state = std::strcmp(argv[++i], "float32") == 0 ? DType::kF32 : DType::kF16;
-    else return std::fprintf(stderr, "unknown flag %s\n", argv[i]), 2;
+    if (flag == "--fp8")
+      o.fp8 = true;
+    else if (flag == "--trace")
+      o.trace = true;
+    else if (flag == "--pdl")
+      o.programmatic = true;
+    else if (flag == "--ceilings")
+      o.ceilings = true;
+    else if (i + 1 == argc)
+      return std::fprintf(stderr, "unknown flag or no value: %s\n", argv[i]), 2;
+    else if (flag == "--model")
+      o.model = argv[++i];
+    else if (flag == "--batch")
+      o.batches = Numbers(argv[++i]);
+    else if (flag == "--inflight")
+      o.inflight = Numbers(argv[++i]);
+    else if (flag == "--replay")
+      o.replay = std::atoi(argv[++i]);
+    else if (flag == "--state")
+      o.state = std::strcmp(argv[++i], "float32") == 0 ? DType::kF32 : DType::kF16;
+    else
+      return std::fprintf(stderr, "unknown flag %s\n", argv[i]), 2;
   }
   if (o.ceilings) return MeasureCeilings();
   Run(o);

@@ -18,12 +18,12 @@
 
 namespace hgrn2::cuda::test {
 
-#define CHECK_CUDA(expr)                                                                   \
-  do {                                                                                     \
-    if (cudaError_t e_ = (expr); e_ != cudaSuccess) {                                      \
+#define CHECK_CUDA(expr)                                                                          \
+  do {                                                                                            \
+    if (cudaError_t e_ = (expr); e_ != cudaSuccess) {                                             \
       std::fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #expr, cudaGetErrorString(e_)); \
-      std::exit(1);                                                                        \
-    }                                                                                      \
+      std::exit(1);                                                                               \
+    }                                                                                             \
   } while (false)
 
 inline float ToFloat(uint16_t bf16) {
@@ -49,10 +49,13 @@ inline float Noise(uint64_t seed, uint64_t i) {
 
 template <typename Fn>
 void Parallel(int64_t n, Fn fn) {
-  const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(n / 64, std::thread::hardware_concurrency()));
+  const int64_t threads =
+      std::max<int64_t>(1, std::min<int64_t>(n / 64, std::thread::hardware_concurrency()));
   std::vector<std::thread> pool;
   for (int64_t t = 0; t < threads; ++t) {
-    pool.emplace_back([=] { for (int64_t i = n * t / threads; i < n * (t + 1) / threads; ++i) fn(i); });
+    pool.emplace_back([=] {
+      for (int64_t i = n * t / threads; i < n * (t + 1) / threads; ++i) fn(i);
+    });
   }
   for (auto& t : pool) t.join();
 }
@@ -104,7 +107,8 @@ inline HostMatrix RandomMatrix(int64_t rows, int64_t cols, bool fp8, uint64_t se
     // subnormal numbers occur.
     const float row = amplitude * (1.5f + Noise(seed + 77, r));
     float largest = 0;
-    for (int64_t c = 0; c < cols; ++c) largest = std::max(largest, std::fabs(Noise(seed, r * cols + c)));
+    for (int64_t c = 0; c < cols; ++c)
+      largest = std::max(largest, std::fabs(Noise(seed, r * cols + c)));
     for (int64_t c = 0; c < cols; ++c) {
       const float x = Noise(seed, r * cols + c);
       if (fp8) {

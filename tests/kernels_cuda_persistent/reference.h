@@ -1,7 +1,7 @@
-// The forward equations in double precision, token by token, for one sequence. With `rounded`, values
-// are rounded to bfloat16 (and states to their dtype) where the kernel stores them, so that what is
-// left between the two is the order of additions and the kernel's float32: a tight bound catches
-// wrong indexing that bfloat16's noise would hide.
+// The forward equations in double precision, token by token, for one sequence. With `rounded`,
+// values are rounded to bfloat16 (and states to their dtype) where the kernel stores them, so that
+// what is left between the two is the order of additions and the kernel's float32: a tight bound
+// catches wrong indexing that bfloat16's noise would hide.
 #pragma once
 
 #include <cmath>
@@ -64,7 +64,8 @@ class ReferenceSequence {
     for (size_t i = 0; i < x.size(); ++i) y[i] = Bf16(x[i] * w[i]);
     return y;
   }
-  std::vector<double> Product(const HostMatrix& w, const std::vector<double>& x, double scale) const {
+  std::vector<double> Product(const HostMatrix& w, const std::vector<double>& x,
+                              double scale) const {
     std::vector<double> y(w.rows);
     const double* in = x.data();
     double* out = y.data();
@@ -75,7 +76,8 @@ class ReferenceSequence {
     });
     return y;
   }
-  std::vector<double> Recurrence(const HostLayer& layer, int64_t l, const std::vector<double>& qfi) {
+  std::vector<double> Recurrence(const HostLayer& layer, int64_t l,
+                                 const std::vector<double>& qfi) {
     const int64_t d = model_.d, k_dim = d / model_.heads;
     // As ReplayRing says: x = (age + phase) % length with the layer as phase; folds at length - 1.
     const bool fold = ring_length_ <= 1 || (age_ + l) % ring_length_ == ring_length_ - 1;

@@ -42,7 +42,8 @@ class Runner {
     // Poisoned where the kernel must not depend on what was there before.
     p.workspace = Allocate(persistent::WorkspaceBytes(shape, persistent::kMaxBatch), 0xff);
     CHECK_CUDA(cudaMemset(p.workspace, 0, 512));
-    p.logits = static_cast<float*>(Allocate(sizeof(float) * persistent::kMaxBatch * shape.vocab, 0xff));
+    p.logits =
+        static_cast<float*>(Allocate(sizeof(float) * persistent::kMaxBatch * shape.vocab, 0xff));
     p.state_dtype = options.state_dtype;
     p.ring_length = options.ring_length;
     p.age = static_cast<int32_t*>(Allocate(sizeof(int32_t) * options.slots, 0));
@@ -72,7 +73,8 @@ class Runner {
     CHECK_CUDA(cudaMemset(params_.logits, 0xff, logits.size() * 4));
     CHECK_CUDA(persistent::LaunchDecode(params_, nullptr));
     CHECK_CUDA(cudaDeviceSynchronize());
-    CHECK_CUDA(cudaMemcpy(logits.data(), params_.logits, logits.size() * 4, cudaMemcpyDeviceToHost));
+    CHECK_CUDA(
+        cudaMemcpy(logits.data(), params_.logits, logits.size() * 4, cudaMemcpyDeviceToHost));
     return logits;
   }
 

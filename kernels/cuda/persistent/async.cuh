@@ -10,14 +10,20 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
 }
 
 __device__ __forceinline__ void MbarrierInit(uint32_t bar, uint32_t count) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
+#endif
 }
 __device__ __forceinline__ void MbarrierArrive(uint32_t bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
+#endif
 }
 __device__ __forceinline__ void MbarrierExpect(uint32_t bar, uint32_t bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
                : "memory");
+#endif
 }
 // Returns once the phase of the given parity has completed.
 __device__ __forceinline__ void MbarrierWait(uint32_t bar, uint32_t parity) {
@@ -53,6 +59,13 @@ __device__ __forceinline__ void BulkLoad(uint32_t shared, const void* global, ui
       "[%0], [%1], %2, [%3], %4;" ::"r"(shared),
       "l"(global), "r"(bytes), "r"(bar), "l"(policy)
       : "memory");
+#endif
+}
+
+// Makes initialised mbarriers visible to the copy engine.
+__device__ __forceinline__ void MbarrierInitFence() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 #endif
 }
 

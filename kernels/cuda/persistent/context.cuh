@@ -23,17 +23,18 @@ constexpr int kMaxLayers = 128;
 // their activations carry 2^60 and the sums another 2^60: both exact.
 constexpr float kFp8ActivationScale = 1152921504606846976.0f;
 
-// Device memory that lives for one step, except `barrier` and `exits`, which are zero between steps.
+// Device memory that lives for one step, except `barrier` and `exits`, which are zero between
+// steps.
 struct Workspace {
-  uint32_t* barrier;        // arrivals so far
-  uint32_t* exits;          // blocks that passed the last barrier
-  float* x;                 // [B][d] residual stream
-  __nv_bfloat16* x_in;      // [B][d] x times the next norm's weight
-  float* x_squares;         // [B][d / 16] sums of squares of x
-  __nv_bfloat16* qfi;       // [B][3 d] raw projections
-  __nv_bfloat16* o_in;      // [B][d] o times g_norm's weight
-  float* o_squares;         // [B][d / 16]
-  __nv_bfloat16* u;         // [B][m]
+  uint32_t* barrier;    // arrivals so far
+  uint32_t* exits;      // blocks that passed the last barrier
+  float* x;             // [B][d] residual stream
+  __nv_bfloat16* x_in;  // [B][d] x times the next norm's weight
+  float* x_squares;     // [B][d / 16] sums of squares of x
+  __nv_bfloat16* qfi;   // [B][3 d] raw projections
+  __nv_bfloat16* o_in;  // [B][d] o times g_norm's weight
+  float* o_squares;     // [B][d / 16]
+  __nv_bfloat16* u;     // [B][m]
 };
 
 HGRN2_HOST_DEVICE inline size_t Align256(size_t n) { return (n + 255) / 256 * 256; }
@@ -61,9 +62,9 @@ HGRN2_HOST_DEVICE inline size_t LayOut(const ModelShape& s, int batch, void* bas
 }
 
 struct RingState {
-  uint32_t full;     // shared address of stage 0's "bytes have landed" barrier; 8 bytes apart
-  uint32_t empty;    // likewise "all warps have read"
-  uint32_t data;     // shared address of stage 0
+  uint32_t full;   // shared address of stage 0's "bytes have landed" barrier; 8 bytes apart
+  uint32_t empty;  // likewise "all warps have read"
+  uint32_t data;   // shared address of stage 0
   int stages;
   int stage = 0;
   uint32_t parity = 0;
@@ -93,32 +94,8 @@ struct Context {
   const TileRange* ranges;      // this block's, in shared memory
   uint32_t target = 0;          // of the grid barrier
   int traced = 0;
-#ifdef HGRN2_PERSISTENT_PROFILE
-  int64_t marks[8] = {};
-  int64_t waited = 0, last = 0;
-  __device__ __forceinline__ void Mark(int i) {
-    const int64_t now = clock64();
-    if (i >= 0) marks[i] += now - last;
-    last = now;
-  }
-  __device__ __forceinline__ void Flush(int phase) {
-    if (p.trace == nullptr || threadIdx.x != 0) return;
-    marks[7] = waited;
-    for (int i = 0; i < 8; ++i) {
-      p.trace[(int64_t{blockIdx.x} * p.shape.NumPhases() + phase) * 8 + i] = marks[i];
-      marks[i] = 0;
-    }
-    waited = 0;
-  }
-#else
-  __device__ __forceinline__ void Mark(int) {}
-  __device__ __forceinline__ void Flush(int) {}
-#endif
 
   __device__ __forceinline__ void Trace() {
-#ifdef HGRN2_PERSISTENT_PROFILE
-    return;
-#endif
     if (p.trace == nullptr || threadIdx.x != 0 || traced >= p.trace_capacity) return;
     p.trace[int64_t{blockIdx.x} * p.trace_capacity + traced++] = clock64();
   }

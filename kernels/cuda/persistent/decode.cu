@@ -1,7 +1,6 @@
 // What the persistent decode kernel supports, and the choice of its instance.
-#include "kernels/cuda/persistent/decode.h"
-
 #include "kernels/cuda/persistent/context.cuh"
+#include "kernels/cuda/persistent/decode.h"
 
 namespace hgrn2::cuda::persistent {
 
@@ -46,8 +45,8 @@ size_t WorkspaceBytes(const ModelShape& shape, int32_t max_batch) {
   return LayOut(shape, max_batch, nullptr, &w);
 }
 
-bool Supports(const ModelView& model, DType state_dtype, int32_t ring_length, int compute_capability,
-              const char** why) {
+bool Supports(const ModelView& model, DType state_dtype, int32_t ring_length,
+              int compute_capability, const char** why) {
   auto fail = [&](const char* text) {
     *why = text;
     return false;

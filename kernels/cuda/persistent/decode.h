@@ -2,8 +2,8 @@
 // layers with their recurrence, head. See docs/kernels/persistent-decode.md.
 //
 // For batches where the weights are most of the bytes. Reads its own packed copy of the weights
-// (PackWeights) and the same state slabs, replay rings and ages as kernels/cuda/recurrence, so steps
-// may alternate freely with prefill and with the kernels for large batches.
+// (PackWeights) and the same state slabs, replay rings and ages as kernels/cuda/recurrence, so
+// steps may alternate freely with prefill and with the kernels for large batches.
 //
 // A token's result depends on its sequence alone: every product adds in the same order whatever the
 // batch. Needs sm_90 and every block resident at once (one per multiprocessor): nothing else may
@@ -21,13 +21,15 @@
 
 namespace hgrn2::cuda::persistent {
 
-// What the kernel reads of one layer, apart from packed weights. An array of these in device memory.
+// What the kernel reads of one layer, apart from packed weights. An array of these in device
+// memory.
 struct LayerPointers {
   const float* attn_norm = nullptr;    // [d]
   const float* g_norm = nullptr;       // [d]
   const float* mlp_norm = nullptr;     // [d]
   const float* lower_bound = nullptr;  // [d]
-  const float* scale[kProductsPerLayer] = {};  // FP8 only: one factor per row of qfi, o, gate_up, down
+  const float* scale[kProductsPerLayer] =
+      {};                        // FP8 only: one factor per row of qfi, o, gate_up, down
   void* state = nullptr;         // StateSlab::state; dtype in DecodeParams
   void* ring_entries = nullptr;  // ReplayRing::entries, bfloat16
   int32_t ring_phase = 0;        // ReplayRing::phase
@@ -57,24 +59,24 @@ struct DecodeParams {
   int32_t* age = nullptr;           // [slots], ring_length > 1 only
   bool advance_ages = false;        // do what LaunchAdvanceAges does, at the end
 
-  void* workspace = nullptr;        // WorkspaceBytes(), zeroed once before the first launch
-  float* logits = nullptr;          // [batch][vocab]
-  bool programmatic = false;        // launch as a programmatic dependent: weights are fetched before
-                                    // the kernel ahead in the stream has ended
-  // Bytes of weights under way per block, in KiB; 0: the default. What is under way queues up in the
-  // memory system in front of the activations and barriers that other blocks wait for, so it should
-  // be no more than it takes to keep the memory busy.
+  void* workspace = nullptr;  // WorkspaceBytes(), zeroed once before the first launch
+  float* logits = nullptr;    // [batch][vocab]
+  bool programmatic = false;  // launch as a programmatic dependent: weights are fetched before
+                              // the kernel ahead in the stream has ended
+  // Bytes of weights under way per block, in KiB; 0: the default. What is under way queues up in
+  // the memory system in front of the activations and barriers that other blocks wait for, so it
+  // should be no more than it takes to keep the memory busy.
   int32_t inflight_kib = 0;
-  // For measurements: [blocks][trace_capacity] multiprocessor clocks, two per grid barrier (arrival,
-  // departure). Null: none.
+  // For measurements: [blocks][trace_capacity] multiprocessor clocks, two per grid barrier
+  // (arrival, departure). Null: none.
   int64_t* trace = nullptr;
   int32_t trace_capacity = 0;
 };
 
 // Whether the kernel can serve this model, on a device of this compute capability. If not, *why (a
 // literal) says what stands in the way.
-bool Supports(const ModelView& model, DType state_dtype, int32_t ring_length, int compute_capability,
-              const char** why);
+bool Supports(const ModelView& model, DType state_dtype, int32_t ring_length,
+              int compute_capability, const char** why);
 
 ModelShape ShapeOf(const ModelView& model);
 size_t WorkspaceBytes(const ModelShape& shape, int32_t max_batch);

@@ -1,5 +1,5 @@
-// The persistent decode kernel itself: phases and launch. Included by one source file per weight type
-// and tile size (decode_*.cu), so that they compile in parallel.
+// The persistent decode kernel itself: phases and launch. Included by one source file per weight
+// type and tile size (decode_*.cu), so that they compile in parallel.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,6 @@ namespace hgrn2::cuda::persistent {
 // One per source file: launches for batches of up to 8 * n-tiles.
 template <bool kFp8, int kNTiles>
 cudaError_t LaunchTiles(const DecodeParams& params, cudaStream_t stream);
-
 
 // Shared memory: stages | scratch | Control | layers' pointers | tile ranges.
 struct Control {
@@ -41,7 +40,8 @@ __device__ __forceinline__ void Embed(Context& c) {
   const float* norm = c.layers[0].attn_norm;
   const auto* table = static_cast<const __nv_bfloat16*>(p.embeddings);
   const int part = threadIdx.x % 16;
-  for (int base = blockIdx.x * (kConsumers / 16); base < total; base += p.blocks * (kConsumers / 16)) {
+  for (int base = blockIdx.x * (kConsumers / 16); base < total;
+       base += p.blocks * (kConsumers / 16)) {
     const int item = base + threadIdx.x / 16;
     const int token = item / groups;
     const int64_t channel = item % groups * 16 + part;
@@ -142,7 +142,6 @@ __device__ __forceinline__ void Consume(Context& c) {
     const ProductArgs a = ArgsOf<kFp8>(c, phase);
     c.Wait();
     if (tid == 0) *c.progress = phase + 1;
-    c.Mark(5);
     if (a.product == kHead) {
       Leave(c);
       GridDependencyLaunch();
@@ -155,11 +154,8 @@ __device__ __forceinline__ void Consume(Context& c) {
         state.Load();
       }
     });
-    c.Mark(4);
     if (a.product == kHead) break;
     c.Arrive();
-    c.Mark(6);
-    c.Flush(phase);
     if (a.product == kQfi) {
       RunStates<kEarly, S>(c, c.layers[l], state);
       c.Arrive();
@@ -170,7 +166,7 @@ __device__ __forceinline__ void Consume(Context& c) {
 template <typename T, bool kFp8, typename S>
 __global__ void __launch_bounds__(kThreads, 1)
     DecodeKernel(const __grid_constant__ DecodeParams p, int stages) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ uint8_t raw_shared[];
   uint8_t* shared = raw_shared + (128 - SharedAddress(raw_shared) % 128) % 128;
   uint8_t* scratch = shared + stages * kStageBytes<kFp8>;
@@ -178,15 +174,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto* layers = reinterpret_cast<LayerPointers*>(&control + 1);
   auto* ranges = reinterpret_cast<TileRange*>(reinterpret_cast<uint8_t*>(layers) +
                                               Align256(p.shape.layers * sizeof(LayerPointers)));
-  RingState ring = {SharedAddress(control.full), SharedAddress(control.empty), SharedAddress(shared),
-                    stages};
+  RingState ring = {SharedAddress(control.full), SharedAddress(control.empty),
+                    SharedAddress(shared), stages};
   if (threadIdx.x == 0) {
     control.progress = 0;
     for (int i = 0; i < stages; ++i) {
       MbarrierInit(ring.full + i * 8, 1);
       MbarrierInit(ring.empty + i * 8, kConsumerWarps);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    MbarrierInitFence();
   }
   const int phases = p.shape.NumPhases();
   for (int i = threadIdx.x; i < phases; i += kThreads) {
@@ -204,11 +200,20 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x / 32 == kConsumerWarps + 1) Prefetch<S>(p, layers, &control.progress);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kConsumerRegisters));
-    Context c = {p, {}, ring, reinterpret_cast<float*>(scratch), control.row_scale,
-                 control.sequences, &control.progress, layers, ranges};
+    Context c = {p,
+                 {},
+                 ring,
+                 reinterpret_cast<float*>(scratch),
+                 control.row_scale,
+                 control.sequences,
+                 &control.progress,
+                 layers,
+                 ranges};
     LayOut(p.shape, p.batch, p.workspace, &c.ws);
     Consume<T, kFp8, S>(c);
   }
+#elif defined(__CUDA_ARCH__)
+  __trap();  // built without the sm_90a target
 #endif
 }
 
@@ -228,14 +233,16 @@ cudaError_t LaunchAs(const DecodeParams& p, cudaStream_t stream) {
   return Launch(kernel, dim3(p.blocks), dim3(kThreads), shared, stream, p.programmatic, p, stages);
 }
 
-// Picks the widest slice of a state that still gives every block work: fewer, larger units share the
-// ring's gates among more columns.
+// Picks the widest slice of a state that still gives every block work: fewer, larger units share
+// the ring's gates among more columns.
 template <typename T, bool kFp8>
 cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
   const int pairs = p.batch * p.heads;
   switch (p.head_dim) {
-    case 32: return LaunchAs<T, kFp8, StateTiling<32, 1>>(p, stream);
-    case 64: return LaunchAs<T, kFp8, StateTiling<64, 4>>(p, stream);
+    case 32:
+      return LaunchAs<T, kFp8, StateTiling<32, 1>>(p, stream);
+    case 64:
+      return LaunchAs<T, kFp8, StateTiling<64, 4>>(p, stream);
     case 128:
       if constexpr (T::kNTiles == 1) {
         if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
@@ -246,7 +253,8 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
       // barrier empties the L1 cache.
       return LaunchAs<Tiling<T::kNTiles, T::kNTiles == 1 ? 16 : T::kChunk>, kFp8,
                       StateTiling<128, 16>>(p, stream);
-    default: return cudaErrorInvalidValue;
+    default:
+      return cudaErrorInvalidValue;
   }
 }
 

@@ -10,7 +10,7 @@ namespace hgrn2::cuda::persistent {
 
 struct ProductArgs {
   int product;
-  TileRange range;         // this block's tiles
+  TileRange range;  // this block's tiles
   int k, kpw;
   const __nv_bfloat16* x;  // [batch][k]
   // Sums of squares [batch][d / 16] of what x was before its norm's weight: the norm's 1 / rms
@@ -50,7 +50,8 @@ __device__ __forceinline__ EpilogueInputs Prepare(const Context& c, const Produc
 
 // x += y; leaves what the next norm and the next product need.
 __device__ __forceinline__ void FinishResidual(const Context& c, const ProductArgs& a, int tile,
-                                               int token, int g, float2 y, const EpilogueInputs& in) {
+                                               int token, int g, float2 y,
+                                               const EpilogueInputs& in) {
   const int d = static_cast<int>(c.p.shape.d);
   const float x0 = in.x.x + y.x, x1 = in.x.y + y.y;
   float squares = x0 * x0 + x1 * x1;

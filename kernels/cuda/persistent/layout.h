@@ -2,10 +2,11 @@
 // Pure host arithmetic (also usable in device code): tested without a GPU.
 //
 // Packing. A product y = W x with W [R, K] is cut into tiles of 16 rows. A tile is a sequence of
-// `slots`; slot j holds, for each of the 8 consumer warps w, the 16 x 16 block of columns of its j-th
-// k-step. Warp w owns the columns [w * kpw * 16, (w + 1) * kpw * 16), kpw = KStepsPerWarp(K): the
-// split over K inside a block. Inside a slot a lane's bytes are contiguous and in the order of the A
-// operand of mma.m16n8k16, so a warp reads its part with one conflict-free 16-byte load per lane.
+// `slots`; slot j holds, for each of the 8 consumer warps w, the 16 x 16 block of columns of its
+// j-th k-step. Warp w owns the columns [w * kpw * 16, (w + 1) * kpw * 16), kpw = KStepsPerWarp(K):
+// the split over K inside a block. Inside a slot a lane's bytes are contiguous and in the order of
+// the A operand of mma.m16n8k16, so a warp reads its part with one conflict-free 16-byte load per
+// lane.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +31,8 @@ constexpr int kMaxBatch = 32;
 enum Product : int { kQfi = 0, kOut = 1, kGateUp = 2, kDown = 3, kHead = 4 };
 constexpr int kProductsPerLayer = 4;
 
-// k-steps of 16 columns per warp, a multiple of 4: what a stage of the ring holds. Columns past K are
-// packed as zeros (none for d = 2048 and 2560, m = 5632; 3.7 % for m = 6912).
+// k-steps of 16 columns per warp, a multiple of 4: what a stage of the ring holds. Columns past K
+// are packed as zeros (none for d = 2048 and 2560, m = 5632; 3.7 % for m = 6912).
 HGRN2_HOST_DEVICE constexpr int KStepsPerWarp(int64_t k) {
   return 4 * static_cast<int>((k + 16 * 4 * kConsumerWarps - 1) / (16 * 4 * kConsumerWarps));
 }
@@ -59,10 +60,17 @@ struct ModelShape {
     s.kpw = KStepsPerWarp(s.k);
     s.fp8 = fp8 && product != kHead;
     switch (product) {
-      case kQfi: s.tiles = 3 * d / kTileRows; break;
-      case kGateUp: s.tiles = 2 * m / kTileRows; break;
-      case kHead: s.tiles = (vocab + kTileRows - 1) / kTileRows; break;
-      default: s.tiles = d / kTileRows;
+      case kQfi:
+        s.tiles = 3 * d / kTileRows;
+        break;
+      case kGateUp:
+        s.tiles = 2 * m / kTileRows;
+        break;
+      case kHead:
+        s.tiles = (vocab + kTileRows - 1) / kTileRows;
+        break;
+      default:
+        s.tiles = d / kTileRows;
     }
     return s;
   }
@@ -77,7 +85,9 @@ struct ModelShape {
     for (int p = 0; p < product; ++p) offset += Shape(p).Bytes();
     return offset;
   }
-  HGRN2_HOST_DEVICE int64_t PackedBytes() const { return Offset(layers, kHead) + Shape(kHead).Bytes(); }
+  HGRN2_HOST_DEVICE int64_t PackedBytes() const {
+    return Offset(layers, kHead) + Shape(kHead).Bytes();
+  }
   HGRN2_HOST_DEVICE int NumPhases() const { return layers * kProductsPerLayer + 1; }
 };
 
@@ -88,10 +98,10 @@ struct TileRange {
 };
 
 // [blocks][NumPhases()], phase = layer * 4 + product, the head last. Each product's tiles are split
-// as evenly as whole tiles allow; who gets one more is chosen so that the bytes a block has streamed
-// since the start of the step stay level. Because a block's weights arrive ahead of time through a
-// ring, it is these running totals that decide when the last block is ready, not the count in one
-// phase.
+// as evenly as whole tiles allow; who gets one more is chosen so that the bytes a block has
+// streamed since the start of the step stay level. Because a block's weights arrive ahead of time
+// through a ring, it is these running totals that decide when the last block is ready, not the
+// count in one phase.
 std::vector<TileRange> AssignTiles(const ModelShape& shape, int blocks);
 
 }  // namespace hgrn2::cuda::persistent

@@ -23,8 +23,8 @@ __device__ int64_t SourceRow(const PackParams& p, int64_t tile, int r) {
 }
 
 // One thread per 16 packed bytes. bfloat16: a lane's fragment of one k-step. Lane (g = lane / 4,
-// t = lane % 4) holds, of rows g and g + 8, columns base + 8 t + 4 (j % 2) + 0..3 of k-step j, where
-// base is the first column of the pair of k-steps: so a lane's activations for a pair are 8
+// t = lane % 4) holds, of rows g and g + 8, columns base + 8 t + 4 (j % 2) + 0..3 of k-step j,
+// where base is the first column of the pair of k-steps: so a lane's activations for a pair are 8
 // consecutive columns. Order of the A operand: (g, 0..1) (g + 8, 0..1) (g, 2..3) (g + 8, 2..3).
 __global__ void PackBf16Kernel(PackParams p) {
   const int64_t piece = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -46,11 +46,11 @@ __global__ void PackBf16Kernel(PackParams p) {
   reinterpret_cast<uint4*>(p.out)[piece] = *reinterpret_cast<const uint4*>(v);
 }
 
-// FP8: 16 bytes are a lane's fragments of a pair of k-steps: for each, a word of row g and one of row
-// g + 8. A word's halves hold columns (0, 2) and (1, 3), interleaved so that product.cuh unpacks
-// columns 0 and 1 with one mask: the first has its sign at bit 15 and the rest at 10..4, where
-// bfloat16 wants them; of the second, the sign is at 11, the exponent's upper bits at 14..12 and the
-// lower nibble at 3..0.
+// FP8: 16 bytes are a lane's fragments of a pair of k-steps: for each, a word of row g and one of
+// row g + 8. A word's halves hold columns (0, 2) and (1, 3), interleaved so that product.cuh
+// unpacks columns 0 and 1 with one mask: the first has its sign at bit 15 and the rest at 10..4,
+// where bfloat16 wants them; of the second, the sign is at 11, the exponent's upper bits at 14..12
+// and the lower nibble at 3..0.
 __device__ uint32_t Interleave(uint32_t a, uint32_t b) {
   return (a & 0x80) << 8 | (a & 0x7f) << 4 | (b & 0x80) << 4 | (b & 0x70) << 8 | (b & 0x0f);
 }
@@ -100,8 +100,7 @@ cudaError_t PackWeights(const ModelView& model, void* packed, cudaStream_t strea
     const LayerView& layer = model.layers[l];
     const MatrixView* weights[] = {&layer.qfi, &layer.o, &layer.gate_up, &layer.down};
     for (int product = 0; product < kProductsPerLayer; ++product) {
-      HGRN2_CUDA_RETURN_IF_ERROR(
-          PackProduct(*weights[product], shape, l, product, packed, stream));
+      HGRN2_CUDA_RETURN_IF_ERROR(PackProduct(*weights[product], shape, l, product, packed, stream));
     }
   }
   return PackProduct(model.lm_head, shape, model.num_layers, kHead, packed, stream);

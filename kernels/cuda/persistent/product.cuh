@@ -3,9 +3,9 @@
 //
 // Weights are the A operand of mma.m16n8k16 (16 rows), tokens the columns of B: 8 per n-tile. Each
 // consumer warp owns a slice of K (layout.h), keeps that slice's activations in registers for up to
-// kChunk k-steps and multiplies them with every tile of the block's range. Partial sums of the eight
-// warps meet in shared memory and are added in the order of the warps: deterministic, and the same
-// for every batch.
+// kChunk k-steps and multiplies them with every tile of the block's range. Partial sums of the
+// eight warps meet in shared memory and are added in the order of the warps: deterministic, and the
+// same for every batch.
 #pragma once
 
 #include "kernels/cuda/persistent/context.cuh"
@@ -18,7 +18,8 @@ template <int kTiles, int kChunkSteps>
 struct Tiling {
   static constexpr int kNTiles = kTiles;
   static constexpr int kChunk = kChunkSteps;
-  // Row tiles whose partial sums fit into the scratch: 8 warps x 16 rows x 8 tokens in float32 each.
+  // Row tiles whose partial sums fit into the scratch: 8 warps x 16 rows x 8 tokens in float32
+  // each.
   static constexpr int kGroup = kScratchBytes / (kConsumerWarps * 512 * kNTiles);
 };
 
@@ -36,15 +37,16 @@ __device__ __forceinline__ void ForEachStage(int tiles, int kpw, Fn&& fn) {
   }
 }
 
-// k-steps per stage of weights of type kFp8 in the kernel for layers of type kFp8Layers: 4, but 2 for
-// the bfloat16 head of an FP8 model.
+// k-steps per stage of weights of type kFp8 in the kernel for layers of type kFp8Layers: 4, but 2
+// for the bfloat16 head of an FP8 model.
 template <bool kFp8Layers, bool kFp8>
 constexpr int kStageSteps = kStageBytes<kFp8Layers> / SlotBytes(kFp8);
 
 // One thread: fetches the weights of every product of the step, at most `inflight_kib` ahead
 // of what has landed (more would only queue up in front of other blocks' activations).
 template <typename T, bool kFp8>
-__device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges, RingState ring) {
+__device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges,
+                                        RingState ring) {
   const uint64_t policy = EvictFirstPolicy();
   RingState landed = ring;
   int under_way = 0;
@@ -86,8 +88,7 @@ __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* 
 
 __device__ __forceinline__ void Mma(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                     uint32_t a3, uint32_t b0, uint32_t b1) {
-  asm(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -102,8 +103,8 @@ __device__ __forceinline__ uint4 LoadShared16(uint32_t address) {
   return v;
 }
 
-// Two e4m3 numbers of a word that pack.cu interleaved, as bfloat16 x 2^-120: the exponent field moves
-// without a change of bias, and e4m3's subnormals become bfloat16's.
+// Two e4m3 numbers of a word that pack.cu interleaved, as bfloat16 x 2^-120: the exponent field
+// moves without a change of bias, and e4m3's subnormals become bfloat16's.
 __device__ __forceinline__ uint32_t FirstFp8ToBf16(uint32_t w) { return w & 0x87f087f0u; }
 __device__ __forceinline__ uint32_t SecondFp8ToBf16(uint32_t w) {
   return ((w << 4) & 0x80f080f0u) | ((w >> 4) & 0x07000700u);
@@ -113,10 +114,12 @@ __device__ __forceinline__ uint32_t SecondFp8ToBf16(uint32_t w) {
 // token g of each n-tile. x: [batch][k].
 template <typename T>
 __device__ __forceinline__ void LoadActivations(const __nv_bfloat16* x, int k, int kpw, int c0,
-                                                int batch, uint32_t (&b)[T::kChunk][T::kNTiles][2]) {
+                                                int batch,
+                                                uint32_t (&b)[T::kChunk][T::kNTiles][2]) {
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const int column = (warp * kpw + c0) * 16 + t * 8;
-  // k-steps that exist; k is a multiple of 64, so the 8 columns of a pair are all inside or all not.
+  // k-steps that exist; k is a multiple of 64, so the 8 columns of a pair are all inside or all
+  // not.
   const int steps = min(kpw - c0, (k - column + 15) / 16);
 #pragma unroll
   for (int n = 0; n < T::kNTiles; ++n) {
@@ -141,26 +144,20 @@ __device__ __forceinline__ float2* Partial(float* scratch, int tile, int h, int 
   return reinterpret_cast<float2*>(scratch) + ((tile * 2 + h) * kConsumerWarps + warp) * 32;
 }
 
-// Multiplies one chunk of K of one tile and adds to `acc`. The sums of a stage start from zero in two
-// chains and are added to `acc` after: independent stages overlap, and the order of additions does
-// not depend on kChunk.
+// Multiplies one chunk of K of one tile and adds to `acc`. The sums of a stage start from zero in
+// two chains and are added to `acc` after: independent stages overlap, and the order of additions
+// does not depend on kChunk.
 template <typename T, bool kFp8Layers, bool kFp8>
 __device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
                                               const uint32_t (&b)[T::kChunk][T::kNTiles][2],
-                                              float (&acc)[T::kNTiles][4], int64_t& waited) {
+                                              float (&acc)[T::kNTiles][4]) {
   constexpr int kSteps = kStageSteps<kFp8Layers, kFp8>;
   constexpr int kLoads = kFp8 ? kSteps / 2 : kSteps;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
   for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
     if (s0 >= steps) break;
-#ifdef HGRN2_PERSISTENT_PROFILE
-    const int64_t t0 = clock64();
     MbarrierWait(ring.full + ring.stage * 8, ring.parity);
-    waited += clock64() - t0;
-#else
-    MbarrierWait(ring.full + ring.stage * 8, ring.parity);
-#endif
     const uint32_t at = ring.data + ring.stage * kStageBytes<kFp8Layers> + warp * 512 + lane * 16;
     uint4 a[kLoads];
 #pragma unroll
@@ -270,15 +267,6 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
         if (g0 > 0) c.Sync();  // the last group's partial sums have been read
       }
       const int steps = min(T::kChunk, a.kpw - c0);
-#ifdef HGRN2_PERSISTENT_PROFILE
-      c.Mark(0);
-      asm volatile("" ::"r"(b[0][0][0] + b[2][0][0] + b[4][0][0] + b[6][0][0]) : "memory");
-      c.Mark(1);
-#define WAITED c.waited
-#else
-      int64_t unused;
-#define WAITED unused
-#endif
 #pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
         float acc[T::kNTiles][4] = {};
@@ -291,9 +279,9 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
           }
         }
         if (kFp8 && a.product != kHead) {
-          MultiplyChunk<T, kFp8, true>(c.ring, steps, b, acc, WAITED);
+          MultiplyChunk<T, kFp8, true>(c.ring, steps, b, acc);
         } else {
-          MultiplyChunk<T, kFp8, false>(c.ring, steps, b, acc, WAITED);
+          MultiplyChunk<T, kFp8, false>(c.ring, steps, b, acc);
         }
 #pragma unroll
         for (int n = 0; n < T::kNTiles; ++n) {
@@ -302,12 +290,10 @@ __device__ __forceinline__ void RunProduct(Context& c, const ProductArgs& a, The
         }
       }
     }
-    c.Mark(2);
     if (scaled) {
       scales.Store(a.squares, groups, batch, static_cast<float>(c.p.shape.d), a.eps, c.row_scale);
     }
     c.Sync();
-    c.Mark(3);
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
       const int unit = i * kConsumers + tid;

@@ -18,18 +18,18 @@ namespace hgrn2::cuda::persistent {
 
 // Scratch of one unit, inside Context::scratch.
 struct StateScratch {
-  float p0[256];                   // [K] product of the ring's gates
-  float g[256], q[256];            // [K] the current token's gate and scaled swish(q)
-  float partial[kConsumerWarps * 128];      // [warp][column] sums over the warp's rows
-  float weight[kMaxReplay * 128];           // [s][K] w_s
-  __nv_bfloat16 i[kMaxReplay * 128];        // [s][column]
+  float p0[256];                        // [K] product of the ring's gates
+  float g[256], q[256];                 // [K] the current token's gate and scaled swish(q)
+  float partial[kConsumerWarps * 128];  // [warp][column] sums over the warp's rows
+  float weight[kMaxReplay * 128];       // [s][K] w_s
+  __nv_bfloat16 i[kMaxReplay * 128];    // [s][column]
 };
 static_assert(sizeof(StateScratch) <= kScratchBytes);
 
 // Where a sequence stands in its ring. See ReplayRing.
 struct RingPosition {
-  int index = 0;   // where this token goes
-  int count = 0;   // tokens before it that the state does not have yet, at [index - count, index)
+  int index = 0;     // where this token goes
+  int count = 0;     // tokens before it that the state does not have yet, at [index - count, index)
   bool fold = true;  // this step writes the state
 };
 
@@ -42,8 +42,8 @@ __device__ __forceinline__ RingPosition PositionInRing(int age, int phase, int l
   return r;
 }
 
-// Raw bytes of 4 columns of kRows rows, and their meaning. Kept apart so that a thread's loads all go
-// out before the first is used. kNarrow: 16-bit types only, for half the registers.
+// Raw bytes of 4 columns of kRows rows, and their meaning. Kept apart so that a thread's loads all
+// go out before the first is used. kNarrow: 16-bit types only, for half the registers.
 template <int kRows, bool kNarrow>
 struct RawState {
   uint2 v[kRows][kNarrow ? 1 : 2];
@@ -146,20 +146,20 @@ __device__ __forceinline__ void Add(float4& a, float4 b) {
 
 // kDim = K = V; kRows rows per thread. kSlice follows: 8 warps x 32 lanes x kRows rows x 4 columns.
 //
-// Sums over rows always have one shape, whatever kRows, so that a result does not depend on how many
-// sequences share the step: runs of kRun rows in order, then a binary tree over the runs of a warp's
-// kDim / 8 rows, then the warps in order.
+// Sums over rows always have one shape, whatever kRows, so that a result does not depend on how
+// many sequences share the step: runs of kRun rows in order, then a binary tree over the runs of a
+// warp's kDim / 8 rows, then the warps in order.
 template <int kHeadDim, int kRowsPerThread>
 struct StateTiling {
   static constexpr int kDim = kHeadDim;
   static constexpr int kRows = kRowsPerThread;
   static constexpr int kSlice = kConsumers * kRows * 4 / kDim;
   static constexpr int kSlices = kDim / kSlice;
-  static constexpr int kQuads = kSlice / 4;              // column quads
+  static constexpr int kQuads = kSlice / 4;  // column quads
   static constexpr int kRowsPerWarp = kDim / kConsumerWarps;
   static constexpr int kRun = kRowsPerWarp >= 8 ? kRowsPerWarp / 8 : 1;
-  static constexpr int kRuns = kRows / kRun;             // per thread
-  static constexpr bool kNarrow = kRows > 8;             // serves 16-bit states only
+  static constexpr int kRuns = kRows / kRun;  // per thread
+  static constexpr bool kNarrow = kRows > 8;  // serves 16-bit states only
   // Registers per thread of the two kinds of warpgroups; together 384 x 168 at most.
   static constexpr int kConsumerRegisters = kRows > 8 ? 224 : kRows > 4 ? 216 : 208;
   static constexpr int kProducerRegisters = (3 * 168 - 2 * kConsumerRegisters) / 8 * 8;
@@ -267,7 +267,8 @@ struct StateUnit {
 #pragma unroll
     for (int i = 0; i < kInputs; ++i) {
       const int e = i * kConsumers + threadIdx.x;
-      if (e < min(ring.count, kEarly) * S::kQuads) reinterpret_cast<uint2*>(scratch.i)[e] = inputs[i];
+      if (e < min(ring.count, kEarly) * S::kQuads)
+        reinterpret_cast<uint2*>(scratch.i)[e] = inputs[i];
     }
 #pragma unroll 1
     for (int e = kEarly * S::kQuads + threadIdx.x; e < ring.count * S::kQuads; e += kConsumers) {
@@ -331,7 +332,8 @@ struct StateUnit {
     const __nv_bfloat16* qfi = c.ws.qfi + sequence * 3 * d + head * kDim;
     float4 input = {0, 0, 0, 0};
     if (slot >= 0) {
-      const uint2 packed = __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * d + column0 + Quad() * 4));
+      const uint2 packed =
+          __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * d + column0 + Quad() * 4));
       if (k < kDim) {
         const float q = LoadBf16(qfi + k), f = LoadBf16(qfi + d + k), i = LoadBf16(qfi + 2 * d + k);
         const float lb = __ldg(layer->lower_bound + head * kDim + k);
@@ -352,7 +354,8 @@ struct StateUnit {
 
   __device__ __forceinline__ void Advance(float4 input) {
     const int row0 = FirstRow();
-    // partial[i]: the sum of a complete binary subtree of 2^i runs, combined as soon as its twin is.
+    // partial[i]: the sum of a complete binary subtree of 2^i runs, combined as soon as its twin
+    // is.
     float4 partial[5], run = {0, 0, 0, 0};
 #pragma unroll
     for (int r0 = 0; r0 < kRows; r0 += kStep) {
@@ -381,9 +384,9 @@ struct StateUnit {
     if (ring.fold) StoreState(layer->state, StateAt(row0), kDim, c.p.state_dtype, state);
 #pragma unroll
     for (int mask = S::kQuads; mask < 32; mask *= 2) {
-      Add(run, {__shfl_xor_sync(0xffffffffu, run.x, mask), __shfl_xor_sync(0xffffffffu, run.y, mask),
-                __shfl_xor_sync(0xffffffffu, run.z, mask),
-                __shfl_xor_sync(0xffffffffu, run.w, mask)});
+      Add(run,
+          {__shfl_xor_sync(0xffffffffu, run.x, mask), __shfl_xor_sync(0xffffffffu, run.y, mask),
+           __shfl_xor_sync(0xffffffffu, run.z, mask), __shfl_xor_sync(0xffffffffu, run.w, mask)});
     }
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (lane < S::kQuads) {
@@ -451,8 +454,8 @@ __device__ __forceinline__ void PrefetchStates(const DecodeParams& p, const Laye
   }
 }
 
-// The block's share, with the grid barrier that waits for q, f and i inside. kLoaded: `first` is bound
-// to the block's first unit, if it has any, and its loads are under way.
+// The block's share, with the grid barrier that waits for q, f and i inside. kLoaded: `first` is
+// bound to the block's first unit, if it has any, and its loads are under way.
 template <bool kLoaded, typename S>
 __device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer,
                                           StateUnit<S>& first) {

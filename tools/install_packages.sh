@@ -7,7 +7,7 @@ packages=(
   build-essential cmake ninja-build ccache mold git pkg-config curl
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev
   prometheus-cpp-dev libboost-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
-  libspdlog-dev libfmt-dev libhwy-dev libpcre2-dev libutf8proc-dev libsentencepiece-dev
+  libspdlog-dev libfmt-dev libhwy-dev libpcre2-dev libutf8proc-dev
   libssl-dev zlib1g-dev
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv xz-utils)

@@ -19,18 +19,6 @@ TokenInfo MakeTokenInfo(const Tokenizer* tokenizer, TokenScore score) {
   return info;
 }
 
-namespace {
-
-// A completion continues its prompt's text: the rule for a text's first token does not apply to it,
-// and it may complete a character that the prompt's last tokens began.
-void Prime(const std::vector<int32_t>& prompt, IncrementalDetokenizer* detokenizer) {
-  constexpr size_t kContext = 8;  // a character is at most 4 byte tokens
-  const size_t begin = prompt.size() > kContext ? prompt.size() - kContext : 0;
-  for (size_t i = begin; i < prompt.size(); ++i) detokenizer->Append(prompt[i]);
-}
-
-}  // namespace
-
 // Engine thread: moves every event to the job's worker shard. Keeps the job alive.
 class CompletionJob::Sink final : public TokenSink {
  public:
@@ -141,7 +129,7 @@ void CompletionJob::Start(size_t p, std::vector<TokenScore> scores) {
     if (environment_.tokenizer != nullptr) {
       prompt.choices.back().detokenizer.emplace(*environment_.tokenizer,
                                                 request_.sampling.skip_special_tokens);
-      Prime(prompt.ids, &*prompt.choices.back().detokenizer);
+      prompt.choices.back().detokenizer->Prime(prompt.ids);
     }
     ChoiceDelta delta;
     delta.index = Index(p, c);

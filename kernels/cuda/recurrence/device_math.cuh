@@ -46,6 +46,8 @@ __device__ __forceinline__ float SwishGate(float q) {
 }
 
 inline constexpr float kMaxE4M3 = 448.0f;
+// A row whose greatest value is below this is stored as zeros: 448 over it must stay finite.
+inline constexpr float kLeastE4M3Row = 1e-30f;
 
 // A 16-byte vector of state elements and its float form.
 template <typename S>

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(256)
     float largest = 0;
     for (int v = lane; v < K; v += 32) largest = fmaxf(largest, fabsf(from[k * K + v]));
     largest = WarpMax(largest);
-    const float inverse = largest > 0 ? kMaxE4M3 / largest : 0.0f;
+    const float inverse = largest > kLeastE4M3Row ? kMaxE4M3 / largest : 0.0f;
     if (lane == 0) p.state.scales[slot_head * K + k] = largest / kMaxE4M3;
     for (int v = lane; v < K; v += 32)
       to[k * K + v] = FromFloat<__nv_fp8_e4m3>(from[k * K + v] * inverse);

@@ -28,7 +28,7 @@ __device__ __forceinline__ void StoreRow(S* row, float* scale, int K, const floa
 #pragma unroll
     for (int j = 0; j < kMaxPerLane; ++j) largest = fmaxf(largest, fabsf(x[j]));
     largest = WarpMax(largest);
-    inverse = largest > 0 ? kMaxE4M3 / largest : 0.0f;
+    inverse = largest > kLeastE4M3Row ? kMaxE4M3 / largest : 0.0f;
     if (threadIdx.x % 32 == 0) *scale = largest / kMaxE4M3;
   }
 #pragma unroll

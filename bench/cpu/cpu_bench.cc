@@ -196,7 +196,7 @@ struct Rows {
 void Print(const Rows& r) {
   const Fixture& f = *r.fixture;
   const double batch1 = r.steps[0]->Median();
-  const double rate = r.peak_products / r.peak->Median();
+  const double rate = r.peak_products / r.peak->Best();  // a limit of the machine
   std::printf("\n%s products, %s state\n", f.name.c_str(), Name(f.backend->info().state_dtype));
   for (const Measurement* m : r.steps) {
     const int tokens = std::atoi(m->name.c_str() + m->name.find_last_of(' '));

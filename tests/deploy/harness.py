@@ -2,6 +2,7 @@
 
 Everything listens on 127.0.0.1, on ports that were free a moment ago, and is ended by its own process id.
 """
+import ctypes
 import importlib
 import os
 import pathlib
@@ -67,6 +68,12 @@ def load_protocol(directory):
     return (importlib.import_module("hgrn2.v1.inference_pb2"), importlib.import_module("hgrn2.v1.inference_pb2_grpc"))
 
 
+def _die_with_parent():
+    """Runs in the child: a test that is killed by its time limit leaves nothing behind."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 class Process:
     """A child process with its output in a file; ended, by its id, at the latest on exit of a `with`."""
 
@@ -74,7 +81,7 @@ class Process:
         self.log = pathlib.Path(log)
         with open(self.log, "ab") as output:
             self.child = subprocess.Popen([str(a) for a in arguments], stdout=output, stderr=subprocess.STDOUT,
-                                          stdin=subprocess.DEVNULL, **more)
+                                          stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, **more)
 
     def __enter__(self):
         return self

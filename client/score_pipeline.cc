@@ -17,7 +17,8 @@ struct ScorePipeline::Call {
   v1::ScoreResponse response;
   grpc::Status status;
   std::unique_ptr<grpc::ClientContext> context;  // anew for each attempt
-  grpc::Alarm alarm;
+  // Anew for each retry: the one before may still be running the callback that led here.
+  std::unique_ptr<grpc::Alarm> alarm;
 };
 
 ScorePipeline::ScorePipeline(std::shared_ptr<grpc::Channel> channel,
@@ -78,15 +79,22 @@ bool ScorePipeline::Retry(Call* call) {
   std::lock_guard lock(mu_);
   if (cancelled_) return false;
   ++call->attempt;
-  call->alarm.Set(std::chrono::system_clock::now() +
-                      std::chrono::microseconds(static_cast<int64_t>(delay * 1e6)),
-                  [this, call](bool) { Start(call); });
+  call->alarm = std::make_unique<grpc::Alarm>();
+  call->alarm->Set(std::chrono::system_clock::now() +
+                       std::chrono::microseconds(static_cast<int64_t>(delay * 1e6)),
+                   [this, call](bool) { Start(call); });
   return true;
 }
 
 void ScorePipeline::Done(Call* call) {
   const std::unique_ptr<Call> owned(call);
   std::unique_lock lock(mu_);
+  // The context shares the channel and must go before Finish can return: were it the channel's last
+  // owner, gRPC's callback queue would be torn down on its own thread.
+  std::unique_ptr<grpc::ClientContext> context = std::move(call->context);
+  lock.unlock();
+  context.reset();
+  lock.lock();
   calls_.erase(call);
   ready_[call->index] = {call->index, std::move(call->status), std::move(call->response)};
   EmitReady(&lock);
@@ -116,7 +124,7 @@ void ScorePipeline::Cancel() {
   cancelled_ = true;
   for (Call* call : calls_) {
     if (call->context != nullptr) call->context->TryCancel();
-    call->alarm.Cancel();
+    if (call->alarm != nullptr) call->alarm->Cancel();
   }
   changed_.notify_all();
 }

@@ -41,17 +41,16 @@ EngineOptions ToEngineOptions(const ServerOptions& options, Metrics* metrics) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Application>> Application::Start(
+absl::StatusOr<std::unique_ptr<Application>> Application::Load(
     const ServerOptions& options, const BackendFactory& make_backend,
     std::function<void(const absl::Status&)> on_fatal) {
   auto app = std::unique_ptr<Application>(new Application(options));
-  RETURN_IF_ERROR(app->Load(make_backend));
+  RETURN_IF_ERROR(app->StartEngines(make_backend));
   app->engine_->SetFatalErrorCallback(std::move(on_fatal));
-  RETURN_IF_ERROR(app->Listen());
   return app;
 }
 
-absl::Status Application::Load(const BackendFactory& make_backend) {
+absl::Status Application::StartEngines(const BackendFactory& make_backend) {
   ASSIGN_OR_RETURN(defaults_, LoadGenerationDefaults(options_.model));
   ASSIGN_OR_RETURN(tokenizer_, LoadTokenizer(options_.model));
   // Backends keep their own copies: the file is unmapped at the end of this function.

@@ -22,11 +22,14 @@ class Application {
   using BackendFactory = std::function<absl::StatusOr<std::unique_ptr<Backend>>(
       const DeviceSpec& device, const ModelWeights& weights, const ServerOptions& options)>;
 
-  // Loads and listens; logs what it serves, what it costs and where. `on_fatal` runs on an engine
-  // thread when a device fails. `make_backend` is MakeBackend but in tests.
-  static absl::StatusOr<std::unique_ptr<Application>> Start(
+  // Loads the model and starts its engines; logs what they are and cost. `on_fatal` runs on an
+  // engine thread when a device fails. `make_backend` is MakeBackend but in tests.
+  static absl::StatusOr<std::unique_ptr<Application>> Load(
       const ServerOptions& options, const BackendFactory& make_backend,
       std::function<void(const absl::Status&)> on_fatal);
+
+  // Opens the ports, logs them, and turns ready. Once, before anything below.
+  absl::Status Listen();
 
   // Turns unready, refuses new requests, lets running ones finish for up to shutdown-timeout, ends
   // the rest. True unless a device failed. Once.
@@ -37,8 +40,7 @@ class Application {
 
  private:
   explicit Application(const ServerOptions& options) : options_(options) {}
-  absl::Status Load(const BackendFactory& make_backend);
-  absl::Status Listen();
+  absl::Status StartEngines(const BackendFactory& make_backend);
   void LogModel(const ModelWeights& weights) const;
 
   const ServerOptions options_;

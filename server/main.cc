@@ -49,13 +49,12 @@ int Main(const std::vector<std::string>& arguments) {
   gpr_set_log_function(&LogGrpc);
   ShutdownEvents& events = ShutdownEvents::Install();
   LOG_INFO("hgrn2-server {}", ServerVersion());
-  auto application =
-      Application::Start(options, MakeBackend, [&events](const absl::Status& status) {
-        events.Post({true, std::string(status.message())});
-      });
+  auto application = Application::Load(options, MakeBackend, [&events](const absl::Status& status) {
+    events.Post({true, std::string(status.message())});
+  });
   if (!application.ok()) return Fail(application.status());
-
-  events.Arm();
+  events.Arm();  // before the first request can come
+  if (const auto status = (*application)->Listen(); !status.ok()) return Fail(status);
   const ShutdownEvents::Event event = events.Wait();
   if (event.fatal) {
     LOG_ERROR("the device failed: {}; shutting down", event.reason);

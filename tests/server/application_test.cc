@@ -64,10 +64,12 @@ class ApplicationTest : public ::testing::Test {
       if (!backend.ok()) return backend;
       return std::make_unique<BreakableBackend>(*std::move(backend), broken_);
     };
-    auto application = Application::Start(
+    auto application = Application::Load(
         options, make_backend, [this](const absl::Status& status) { fatal_.set_value(status); });
     ASSERT_TRUE(application.ok()) << application.status();
     application_ = *std::move(application);
+    const absl::Status listening = application_->Listen();
+    ASSERT_TRUE(listening.ok()) << listening;
     stub_ = v1::Inference::NewStub(
         grpc::CreateChannel("127.0.0.1:" + std::to_string(application_->grpc_port()),
                             grpc::InsecureChannelCredentials()));

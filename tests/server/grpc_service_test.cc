@@ -5,6 +5,7 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <string>
 #include <thread>
 #include <vector>
@@ -305,6 +306,32 @@ TEST_F(GrpcServiceTest, TextBeforeAnErrorIsDelivered) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(call->Text(), "part");
   EXPECT_FALSE(call->messages.back().has_usage());
+}
+
+// Deltas, the end, the client's reading and its cancellation in every order, for the sanitizers.
+TEST_F(GrpcServiceTest, CancellationsRaceWithDeltasAndTheEnd) {
+  Start(/*stream_buffer_bytes=*/2 << 10);
+  std::atomic<int> ended{0};
+  for (int round = 0; round < 40; ++round) {
+    auto call = Generate();
+    std::thread worker([&ended, round, request = call->request] {
+      for (int i = 0; i < 30; ++i) {
+        if (request->WaitCancelled(milliseconds(0))) break;
+        request->Delta(std::string(200, 'x'), i % 3);
+      }
+      request->Finish(round % 3 == 0 ? absl::CancelledError("x") : absl::OkStatus());
+      ++ended;
+    });
+    std::thread canceller([&call, round] {
+      std::this_thread::sleep_for(std::chrono::microseconds(round * 37));
+      call->context.TryCancel();
+    });
+    call->Finish();
+    worker.join();
+    canceller.join();
+  }
+  EXPECT_EQ(ended, 40);
+  EXPECT_TRUE(service_->WaitUntilIdle(seconds(10)));
 }
 
 TEST_F(GrpcServiceTest, CompleteGathersTheChoices) {

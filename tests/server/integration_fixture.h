@@ -9,6 +9,7 @@
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
 #include <hgrn2/v1/inference.grpc.pb.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
@@ -74,10 +75,19 @@ class IntegrationTest : public ::testing::Test {
     channel_ = Connect();
     stub_ = v1::Inference::NewStub(channel_);
   }
+  // Whatever a test did, the server must be able to leave in order: nothing hangs, and no sanitizer
+  // has anything to say (their reports change the exit status).
   void TearDown() override {
-    const bool wanted = HasFailure() || std::getenv("HGRN2_TEST_LOG") != nullptr;
-    if (wanted && server_ != nullptr) {
-      const std::string log = server_->log();
+    if (server_ == nullptr) return;
+    if (!server_->WaitForExit(milliseconds(0)).has_value()) {
+      server_->Signal(SIGTERM);
+      EXPECT_EQ(server_->WaitForExit(), 0);
+    }
+    const std::string log = server_->log();
+    for (const char* report : {"Sanitizer", "runtime error:", "check failed:"}) {
+      EXPECT_EQ(log.find(report), std::string::npos);
+    }
+    if (HasFailure() || std::getenv("HGRN2_TEST_LOG") != nullptr) {
       std::cerr << "server log, its end:\n"
                 << log.substr(log.size() - std::min<size_t>(log.size(), 4000));
     }

@@ -1,6 +1,4 @@
 // Starting and stopping the real server binary.
-#include <signal.h>
-
 #include "tests/server/integration_fixture.h"
 
 namespace hgrn2 {

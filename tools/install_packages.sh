@@ -3,16 +3,21 @@
 # when all are there.
 set -euo pipefail
 
+ubuntu_2404=0
+if (. /etc/os-release 2>/dev/null && [[ "${VERSION_ID:-}" == "24.04" ]]); then ubuntu_2404=1; fi
+# Debian 12 has Boost 1.74, too old for us, and 1.81, which cannot be installed beside it.
+if [[ $ubuntu_2404 -eq 1 ]]; then boost=libboost-dev; else boost=libboost1.81-dev; fi
+# clang's version decides the name of its sanitizer and fuzzer runtime.
+if [[ $ubuntu_2404 -eq 1 ]]; then clang_version=18; else clang_version=14; fi
+
 packages=(
   build-essential cmake ninja-build ccache mold git pkg-config curl
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler libabsl-dev
-  prometheus-cpp-dev libboost-dev libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
+  prometheus-cpp-dev "$boost" libyaml-cpp-dev libcli11-dev nlohmann-json3-dev
   libspdlog-dev libfmt-dev libhwy-dev libpcre2-dev libutf8proc-dev
   libssl-dev zlib1g-dev
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv xz-utils)
-# clang's version decides the name of its sanitizer and fuzzer runtime.
-clang_version=$(. /etc/os-release 2>/dev/null && [[ "${VERSION_ID:-}" == "24.04" ]] && echo 18 || echo 14)
 fuzz_packages=("clang-$clang_version" "libclang-rt-$clang_version-dev" clang)
 
 if [[ "${1:-}" == "--help" ]]; then

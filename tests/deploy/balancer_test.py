@@ -238,6 +238,7 @@ def main():
     parser.add_argument("--streams", action="store_true", help="kill a replica under streams instead of unary calls "
                         "(through a balancer their status depends on the balancer: docs/operations.md)")
     _, rest = parser.parse_known_args(namespace=OPTIONS)
+    harness.limit(270)
     program = unittest.main(argv=[sys.argv[0], *rest], exit=False, verbosity=2)
     result = program.result
     sys.exit(0 if result.wasSuccessful() else 1)

@@ -22,7 +22,7 @@ place=$(echo "$scratch"/place/hgrn2-server-*)
 
 # Every library but the C library's and the driver's comes from the bundle.
 for program in "$place"/bin/*; do
-  outside=$(env -i ldd "$program" | awk '$2 == "=>" {print $1, $3}' | grep -v " $place/lib/" |
+  outside=$(env -i ldd "$program" | awk '$2 == "=>" {print $1, $3}' | grep -Ev " $place/(bin/../)?lib/" |
     grep -Ev '^(libc|libm|libdl|libpthread|librt|libresolv|libcuda)\.so' || true)
   [[ -z "$outside" ]] || { echo "FAILED: $program takes from the machine: $outside" >&2; exit 1; }
 done

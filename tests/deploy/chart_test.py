@@ -289,6 +289,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", required=True, help="hgrn2-server binary")
     _, rest = parser.parse_known_args(namespace=OPTIONS)
+    harness.limit(270)
     for module in ("helm_python", "kubernetes_validate", "yaml"):
         try:
             __import__(module)

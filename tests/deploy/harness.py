@@ -2,7 +2,6 @@
 
 Everything listens on 127.0.0.1, on ports that were free a moment ago, and is ended by its own process id.
 """
-import ctypes
 import importlib
 import os
 import pathlib
@@ -68,10 +67,16 @@ def load_protocol(directory):
     return (importlib.import_module("hgrn2.v1.inference_pb2"), importlib.import_module("hgrn2.v1.inference_pb2_grpc"))
 
 
-def _die_with_parent():
-    """Runs in the child: a test that is killed by its time limit leaves nothing behind."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def limit(seconds):
+    """Ends the test by itself after that long, so that its processes are ended too: ctest's own limit kills only us.
+
+    Not by a preexec_fn that ties children to us: forking with gRPC's threads around breaks them now and then.
+    """
+    def give_up(*_):
+        raise TimeoutError(f"the test did not finish within {seconds} s")
+    signal.signal(signal.SIGALRM, give_up)
+    signal.signal(signal.SIGTERM, give_up)
+    signal.alarm(seconds)
 
 
 class Process:
@@ -81,7 +86,7 @@ class Process:
         self.log = pathlib.Path(log)
         with open(self.log, "ab") as output:
             self.child = subprocess.Popen([str(a) for a in arguments], stdout=output, stderr=subprocess.STDOUT,
-                                          stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, **more)
+                                          stdin=subprocess.DEVNULL, **more)
 
     def __enter__(self):
         return self

@@ -227,6 +227,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", required=True, help="hgrn2-server binary")
     _, rest = parser.parse_known_args(namespace=OPTIONS)
+    harness.limit(270)
     for program in ("prometheus", "promtool"):
         if shutil.which(program) is None:
             harness.skip(f"{program} is not installed (apt-get install prometheus)")

@@ -1,4 +1,5 @@
 // The subcommands against a scripted server, through the command line.
+#include <cstdio>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -232,6 +233,7 @@ class Binary : public Commands {
     std::vector<char*> argv;
     for (std::string& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);
+    std::remove(out_path.c_str());  // what an earlier run left is not this one's output
     const pid_t pid = fork();
     if (pid == 0) {
       if (std::freopen(out_path.c_str(), "w", stdout) == nullptr) _exit(99);

@@ -70,9 +70,9 @@ run_stage cpu-build "$builder"
 echo "== cpu: COPY /opt/hgrn2, then as user 65532 on a read-only root"
 rm -rf "$runtime/opt/hgrn2"
 cp -a "$builder/opt/hgrn2" "$runtime/opt/hgrn2"
-bind /proc "$runtime/proc"
-mount --bind "$runtime" "$runtime" && mounts=("${mounts[@]}" "$runtime")
+mount --bind "$runtime" "$runtime" && mounts=("$runtime" "${mounts[@]}")
 mount -o remount,bind,ro "$runtime"
+bind /proc "$runtime/proc"  # after the root: the loader finds $ORIGIN through it
 in_image() {
   chroot --userspec=65532:65532 "$runtime" /usr/bin/env -i PATH=/opt/hgrn2/bin:/usr/bin:/bin HGRN2_LOG_FORMAT=json \
     HGRN2_MODEL=/opt/hgrn2/share/models/hgrn2-gutenberg-12m "$@"

@@ -65,7 +65,7 @@ TEST_F(IntegrationTest, CompleteAndScoreAreCancelledWithTheirClients) {
   std::thread score_client([&] {
     v1::ScoreRequest request;
     for (int i = 0; i < 2000; ++i) {
-      *request.add_continuations()->mutable_text() = "words and more words " + std::to_string(i);
+      request.add_continuations()->set_text(fmt::format("words and more words {}", i));
     }
     v1::ScoreResponse response;
     stub_->Score(&score, request, &response);
@@ -224,12 +224,12 @@ TEST_F(IntegrationTest, BadParametersAreNamed) {
       {"sampling.logit_bias", with([](Sampling* p) { (*p->mutable_logit_bias())[1] = 101; })},
       {"sampling.logit_bias", with([](Sampling* p) { (*p->mutable_logit_bias())[-1] = 1; })},
       {"sampling.allowed_token_ids", with([](Sampling* p) { p->add_allowed_token_ids(1 << 30); })},
-      {"sampling.bad_words", with([](Sampling* p) { p->add_bad_words(""); })},
+      {"sampling.bad_words", with([](Sampling* p) { p->add_bad_words(std::string()); })},
       {"sampling.n", with([](Sampling* p) { p->set_n(0); })},
       {"sampling.n", with([](Sampling* p) { p->set_n(129); })},
-      {"sampling.stop", with([](Sampling* p) { p->add_stop(""); })},
+      {"sampling.stop", with([](Sampling* p) { p->add_stop(std::string()); })},
       {"sampling.stop", with([](Sampling* p) {
-         for (int i = 0; i < 17; ++i) p->add_stop("x");
+         for (int i = 0; i < 17; ++i) p->add_stop(std::string("x"));
        })},
       {"sampling.stop_token_ids", with([](Sampling* p) { p->add_stop_token_ids(-1); })},
       {"sampling.logprobs", with([](Sampling* p) { p->set_logprobs(21); })},

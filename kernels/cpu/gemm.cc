@@ -189,7 +189,9 @@ GemmParams GemmItem(const GemmParams& params, const GemmGrid& grid, int item) {
   p.rows = std::min(grid.row_step, params.rows - row);
   p.a = static_cast<const uint8_t*>(params.a) +
         static_cast<int64_t>(SizeOf(params.weights->activation_dtype())) * row * params.lda;
-  p.c = params.c + row * params.ldc + static_cast<int64_t>(panel) * kPanelColumns;
+  if (params.c != nullptr) {  // null: the caller gives each item its own output
+    p.c = params.c + row * params.ldc + static_cast<int64_t>(panel) * kPanelColumns;
+  }
   return p;
 }
 

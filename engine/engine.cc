@@ -259,8 +259,8 @@ bool EngineImpl::Turn(Duration idle_wait) {
   Plan plan = scheduler_.MakePlan();
   const bool launches = !plan.entries.empty();
   absl::Status status;
+  PublishStats();  // before the step: a device may take all its time inside Enqueue
   if (launches) status = Launch(std::move(plan), now);
-  PublishStats();
   const bool full = static_cast<int32_t>(pending_.size()) >= info_.pipeline_depth;
   const bool collects = !pending_.empty() && (full || !launches);
   if (status.ok() && collects) status = CollectOldest();

@@ -135,7 +135,8 @@ void GenerateStream::OnWriteDone(bool ok) {
     write_in_flight_ = false;
     if (!ok) discard_ = true;
   }
-  if (!ok) control_.Cancel();
+  // A write also fails because the deadline has passed: then the engine ends the request as such.
+  if (!ok && !record_.AtDeadline()) control_.Cancel();
   Pump();
 }
 

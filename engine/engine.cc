@@ -120,7 +120,6 @@ class EngineImpl final : public Engine {
   void EndSequence(SequenceId id);
   void AddSequence(std::unique_ptr<Sequence> sequence);
   void EndIfComplete(RequestHandle handle);
-  // `end_reason` is seen by observers only.
   void EndRequest(RequestHandle handle, const absl::Status& status);
   void AbortAll();
   void Fail(const absl::Status& status);
@@ -293,11 +292,12 @@ void EngineImpl::Start(std::unique_ptr<ActiveRequest> request) {
   const RequestHandle handle = request->handle;
   ActiveRequest& active = *request;
   requests_.emplace(handle, std::move(request));
+  bool failed = false;
   {
     MutexLock lock(&mu_);
-    if (failed_) active.rejected = true;
+    failed = failed_;
   }
-  if (active.rejected) {
+  if (failed) {
     EndRequest(handle, absl::UnavailableError("the device failed; this server is shutting down"));
     return;
   }

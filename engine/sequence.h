@@ -24,7 +24,6 @@ struct ActiveRequest {
   TimePoint first_scheduled, first_token, last_token;
   bool scheduled = false;
   bool prompt_done = false;
-  bool rejected = false;
   bool has_multi_token_bad_words = false;
   int32_t completion_tokens = 0;
   FinishReason finish_reason = FinishReason::kStop;

@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/status.h"
+#include "engine/backend/step_checks.h"
 #include "kernels/cpu/cpu_info.h"
 
 namespace hgrn2 {
@@ -40,30 +41,8 @@ CpuBackend::CpuBackend(CpuWeights weights, BackendInfo info, std::string model_h
   logits_ = cpu::AlignedBuffer<float>(kLogitRows * static_cast<size_t>(model_.logits_ld()));
 }
 
-absl::Status CpuBackend::CheckSlot(int32_t slot) const {
-  if (slot >= 0 && slot < info_.num_slots) return absl::OkStatus();
-  return InvalidArgument("slot", "must be in [0, {}), got {}", info_.num_slots, slot);
-}
-
-absl::Status CpuBackend::CheckBatch(const StepBatch& batch) const {
-  int64_t tokens = 0;
-  for (const StepSequence& s : batch.sequences) {
-    RETURN_IF_ERROR(CheckSlot(s.slot));
-    const int64_t end = int64_t{s.token_begin} + s.num_tokens;
-    if (s.num_tokens < 1 || s.token_begin < 0 || end > static_cast<int64_t>(batch.tokens.size())) {
-      return InvalidArgument("tokens", "sequence in slot {} feeds [{}, {}) of {}", s.slot,
-                             s.token_begin, end, batch.tokens.size());
-    }
-    tokens += s.num_tokens;
-  }
-  if (tokens > info_.max_batched_tokens) {
-    return InvalidArgument("tokens", "{} exceed the limit of {}", tokens, info_.max_batched_tokens);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CpuBackend::ConfigureSlot(int32_t slot, const SlotSampling& sampling) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, info_.num_slots));
   slots_[slot].Configure(sampling);
   return absl::OkStatus();
 }
@@ -161,7 +140,7 @@ void CpuBackend::RunTask(const LogitTask& task, float* logits, cpu::SamplerScrat
 
 absl::Status CpuBackend::Enqueue(const StepBatch& batch) {
   HGRN2_CHECK(!pending_, "a step is pending");
-  RETURN_IF_ERROR(CheckBatch(batch));
+  RETURN_IF_ERROR(CheckBatch(batch, info_.num_slots, info_.max_batched_tokens));
   const auto start = std::chrono::steady_clock::now();
   Forward(batch);
   PlanTasks(batch);
@@ -183,14 +162,14 @@ absl::Status CpuBackend::Collect(StepResult* result) {
 }
 
 absl::Status CpuBackend::CopyState(int32_t from_slot, int32_t to_slot) {
-  RETURN_IF_ERROR(CheckSlot(from_slot));
-  RETURN_IF_ERROR(CheckSlot(to_slot));
+  RETURN_IF_ERROR(CheckSlot(from_slot, info_.num_slots));
+  RETURN_IF_ERROR(CheckSlot(to_slot, info_.num_slots));
   model_.states().Copy(from_slot, to_slot);
   return absl::OkStatus();
 }
 
 absl::StatusOr<StateBlob> CpuBackend::SaveState(int32_t slot) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, info_.num_slots));
   StateBlob blob;
   blob.model_hash = model_hash_;
   model_.states().Save(slot, &blob);
@@ -198,7 +177,7 @@ absl::StatusOr<StateBlob> CpuBackend::SaveState(int32_t slot) {
 }
 
 absl::Status CpuBackend::RestoreState(int32_t slot, const StateBlob& blob) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, info_.num_slots));
   if (blob.model_hash != model_hash_) {
     return MakeStatus(absl::StatusCode::kFailedPrecondition,
                       "the state is of model {}, this server runs {}", blob.model_hash,
@@ -209,7 +188,7 @@ absl::Status CpuBackend::RestoreState(int32_t slot, const StateBlob& blob) {
 
 absl::StatusOr<std::vector<float>> CpuBackend::ForwardLogits(const StepBatch& batch) {
   HGRN2_CHECK(!pending_, "a step is pending");
-  RETURN_IF_ERROR(CheckBatch(batch));
+  RETURN_IF_ERROR(CheckBatch(batch, info_.num_slots, info_.max_batched_tokens));
   Forward(batch);
   const int vocab = model_.weights().config.vocab_size;
   std::vector<float> out(tokens_.size() * static_cast<size_t>(vocab));

@@ -39,8 +39,6 @@ class CpuBackend : public Backend {
     TokenScore* sampled = nullptr;
   };
 
-  absl::Status CheckSlot(int32_t slot) const;
-  absl::Status CheckBatch(const StepBatch& batch) const;
   void Forward(const StepBatch& batch);
   void PlanTasks(const StepBatch& batch);
   void RunTasks();

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "engine/backend/cuda_status.h"
+#include "engine/backend/step_checks.h"
 
 namespace hgrn2 {
 namespace {
@@ -231,28 +232,6 @@ absl::Status CudaBackend::CaptureGraph(int32_t batch) {
   return CudaStatus(cudaGraphUpload(exec, stream_), "uploading a graph");
 }
 
-absl::Status CudaBackend::CheckSlot(int32_t slot) const {
-  if (slot >= 0 && slot < sizes_.num_slots) return absl::OkStatus();
-  return InvalidArgument("slot", "must be in [0, {}), got {}", sizes_.num_slots, slot);
-}
-
-absl::Status CudaBackend::CheckBatch(const StepBatch& batch) const {
-  int64_t tokens = 0;
-  for (const StepSequence& s : batch.sequences) {
-    RETURN_IF_ERROR(CheckSlot(s.slot));
-    const int64_t end = int64_t{s.token_begin} + s.num_tokens;
-    if (s.num_tokens < 1 || s.token_begin < 0 || end > static_cast<int64_t>(batch.tokens.size())) {
-      return InvalidArgument("tokens", "sequence in slot {} feeds [{}, {}) of {}", s.slot,
-                             s.token_begin, end, batch.tokens.size());
-    }
-    tokens += s.num_tokens;
-  }
-  if (tokens > sizes_.max_tokens) {
-    return InvalidArgument("tokens", "{} exceed the limit of {}", tokens, sizes_.max_tokens);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CudaBackend::Upload(StepPlan& plan) {
   if (plan.bytes == last_upload_) return absl::OkStatus();  // steady decode: nothing changed
   if (plan.bytes.size() > buffers_.step_bytes) {
@@ -281,7 +260,7 @@ void CudaBackend::AdvanceAges(const StepBatch& batch) {
 absl::Status CudaBackend::Enqueue(const StepBatch& batch) {
   HGRN2_CHECK(pending_.size() < kPipelineDepth);
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
-  RETURN_IF_ERROR(CheckBatch(batch));
+  RETURN_IF_ERROR(CheckBatch(batch, sizes_.num_slots, sizes_.max_tokens));
   const int32_t n = static_cast<int32_t>(batch.sequences.size());
   BuildStep(batch, Context(), false, &plan_);
   RETURN_IF_ERROR(Upload(plan_));
@@ -352,7 +331,7 @@ absl::Status CudaBackend::Collect(StepResult* result) {
 absl::StatusOr<std::vector<float>> CudaBackend::ForwardLogits(const StepBatch& batch) {
   HGRN2_CHECK(pending_.empty());
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
-  RETURN_IF_ERROR(CheckBatch(batch));
+  RETURN_IF_ERROR(CheckBatch(batch, sizes_.num_slots, sizes_.max_tokens));
   BuildStep(batch, Context(), true, &plan_);
   RETURN_IF_ERROR(Upload(plan_));
   ++steps_;

@@ -51,8 +51,6 @@ class CudaBackend final : public Backend {
   // The least captured batch size that holds n sequences.
   int32_t GraphBatch(int32_t n) const;
 
-  absl::Status CheckSlot(int32_t slot) const;
-  absl::Status CheckBatch(const StepBatch& batch) const;
   StepContext Context() const;
   absl::Status Upload(StepPlan& plan);
   void AdvanceAges(const StepBatch& batch);

@@ -7,6 +7,7 @@
 
 #include "engine/backend/cuda_backend.h"
 #include "engine/backend/cuda_status.h"
+#include "engine/backend/step_checks.h"
 
 namespace hgrn2 {
 namespace {
@@ -65,7 +66,7 @@ std::vector<float> StateToFloat(const StateBlob& blob, int64_t size, int64_t hea
 }  // namespace
 
 absl::Status CudaBackend::ConfigureSlot(int32_t slot, const SlotSampling& s) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, sizes_.num_slots));
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
   cuda::ConfigureSlotParams p;
   p.slot = slot;
@@ -120,8 +121,8 @@ absl::Status CudaBackend::CopySlab(uint8_t* base, int32_t slot, int64_t slot_byt
 }
 
 absl::Status CudaBackend::CopyState(int32_t from_slot, int32_t to_slot) {
-  RETURN_IF_ERROR(CheckSlot(from_slot));
-  RETURN_IF_ERROR(CheckSlot(to_slot));
+  RETURN_IF_ERROR(CheckSlot(from_slot, sizes_.num_slots));
+  RETURN_IF_ERROR(CheckSlot(to_slot, sizes_.num_slots));
   if (from_slot == to_slot) return absl::OkStatus();
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
   const int32_t layers = sizes_.config.num_layers;
@@ -165,7 +166,7 @@ absl::Status CudaBackend::FoldRing(int32_t slot) {
 }
 
 absl::StatusOr<StateBlob> CudaBackend::SaveState(int32_t slot) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, sizes_.num_slots));
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
   RETURN_IF_ERROR(FoldRing(slot));
   const ModelConfig& c = sizes_.config;
@@ -188,7 +189,7 @@ absl::StatusOr<StateBlob> CudaBackend::SaveState(int32_t slot) {
 }
 
 absl::Status CudaBackend::RestoreState(int32_t slot, const StateBlob& blob) {
-  RETURN_IF_ERROR(CheckSlot(slot));
+  RETURN_IF_ERROR(CheckSlot(slot, sizes_.num_slots));
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
   const ModelConfig& c = sizes_.config;
   if (blob.model_hash != model_hash_) {

@@ -41,7 +41,8 @@ class FrontendImpl final : public Frontend {
     ASSIGN_OR_RETURN(
         auto requests,
         ToEngineRequests(Context(), request, PositionKey(seed_, static_cast<uint32_t>(number))));
-    CompletionJob::Environment environment{&engine_, tokenizer_, &workers_, number, EosTokenIds()};
+    CompletionJob::Environment environment{&engine_, tokenizer_, &workers_, number,
+                                           EosTokenIds(config_, defaults_)};
     auto job = std::make_shared<CompletionJob>(std::move(environment), std::move(request),
                                                std::move(handler));
     RETURN_IF_ERROR(job->Submit(std::move(requests)));
@@ -70,12 +71,7 @@ class FrontendImpl final : public Frontend {
                                          bool skip_special_tokens) override {
     RETURN_IF_ERROR(CheckModel(model));
     RETURN_IF_ERROR(CheckTokenizer("token_ids"));
-    for (const int32_t id : ids) {
-      if (id < 0 || id >= config_.vocab_size) {
-        return InvalidArgument("token_ids", "token id {} is outside the vocabulary [0, {})", id,
-                               config_.vocab_size);
-      }
-    }
+    RETURN_IF_ERROR(CheckTokenIds("token_ids", ids, config_));
     return tokenizer_->Decode(ids, skip_special_tokens);
   }
 
@@ -95,9 +91,6 @@ class FrontendImpl final : public Frontend {
     if (tokenizer_ != nullptr) return absl::OkStatus();
     return MakeStatus(absl::StatusCode::kFailedPrecondition, "{}: this model has no tokenizer",
                       field);
-  }
-  std::vector<int32_t> EosTokenIds() const {
-    return defaults_.eos_token_ids.empty() ? config_.eos_token_ids : defaults_.eos_token_ids;
   }
 
   Engine& engine_;

@@ -21,12 +21,6 @@ absl::Status CheckTokenId(std::string_view field, int32_t id, const ModelConfig&
                          config.vocab_size);
 }
 
-absl::Status CheckTokenIds(std::string_view field, const std::vector<int32_t>& ids,
-                           const ModelConfig& config) {
-  for (const int32_t id : ids) RETURN_IF_ERROR(CheckTokenId(field, id, config));
-  return absl::OkStatus();
-}
-
 absl::Status CheckListSize(std::string_view field, size_t size, size_t limit) {
   if (size <= limit) return absl::OkStatus();
   return InvalidArgument(field, "at most {} entries, got {}", limit, size);
@@ -144,8 +138,7 @@ absl::Status FillTokenLists(const ValidationContext& context, const SamplingRequ
   RETURN_IF_ERROR(CheckTokenIds("stop_token_ids", request.stop_token_ids, config));
   out->stop_token_ids = request.stop_token_ids;
   if (!request.ignore_eos) {
-    const auto& eos = context.defaults->eos_token_ids.empty() ? config.eos_token_ids
-                                                              : context.defaults->eos_token_ids;
+    const std::vector<int32_t>& eos = EosTokenIds(config, *context.defaults);
     out->stop_token_ids.insert(out->stop_token_ids.end(), eos.begin(), eos.end());
   }
   return FillBadWords(context, request, out);
@@ -189,6 +182,17 @@ absl::StatusOr<EngineRequest> SamplingToEngine(const ValidationContext& context,
 }
 
 }  // namespace
+
+const std::vector<int32_t>& EosTokenIds(const ModelConfig& config,
+                                        const GenerationDefaults& defaults) {
+  return defaults.eos_token_ids.empty() ? config.eos_token_ids : defaults.eos_token_ids;
+}
+
+absl::Status CheckTokenIds(std::string_view field, const std::vector<int32_t>& ids,
+                           const ModelConfig& config) {
+  for (const int32_t id : ids) RETURN_IF_ERROR(CheckTokenId(field, id, config));
+  return absl::OkStatus();
+}
 
 absl::StatusOr<std::vector<EngineRequest>> ToEngineRequests(const ValidationContext& context,
                                                             const CompletionRequest& request,

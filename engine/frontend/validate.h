@@ -2,6 +2,7 @@
 // requests. Every refusal names the field and the limit.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,6 +27,14 @@ inline constexpr int32_t kMaxStopStrings = 16;
 inline constexpr int32_t kMaxStopStringBytes = 1024;
 inline constexpr int32_t kMaxListEntries = 4096;  // logit_bias, stop_token_ids, bad_words
 inline constexpr int32_t kMaxPriority = 100;
+
+// generation_config.json's end-of-sequence tokens, else config.json's.
+const std::vector<int32_t>& EosTokenIds(const ModelConfig& config,
+                                        const GenerationDefaults& defaults);
+
+// INVALID_ARGUMENT about `field` for an id outside the vocabulary.
+absl::Status CheckTokenIds(std::string_view field, const std::vector<int32_t>& ids,
+                           const ModelConfig& config);
 
 // One engine request per prompt, without sinks. `seed` is used if the request has none.
 absl::StatusOr<std::vector<EngineRequest>> ToEngineRequests(const ValidationContext& context,

@@ -145,7 +145,15 @@ TEST(LoadRun, ReportsKnownDelaysToOnePercent) {
     // The server may be late on a busy machine but never early: its delays are at least the
     // script's.
     EXPECT_GE(Percentile(expected.ttft_ms, 0.5), 695);
-    EXPECT_GE(Percentile(expected.itl_ms, 0.5), 319);
+    for (size_t i = 0; i < expected.e2el_ms.size(); ++i) {
+      EXPECT_GE(expected.e2el_ms[i],
+                802 + 18 * static_cast<double>(result.recorder.records[i].session) - 0.001);
+    }
+    // A gap is shorter than scripted when the token before it was late: that spoils the attempt.
+    if (Percentile(expected.itl_ms, 0.5) < 319) {
+      *which = "the server's own gaps were disturbed";
+      return 1.0;
+    }
     return WorstError(ToJson(result, {}), expected, which);
   });
 }

@@ -74,7 +74,11 @@ class StreamReactor : public grpc::ServerGenericBidiReactor {
   void WriteNext() {
     if (--left_ > 0) {
       grpc::WriteOptions options;
-      if (interval_.count() == 0) options.set_buffer_hint();
+      // Never on the first message: gRPC (1.51) holds the headers back with it, and since a write
+      // that carries the headers is done only when they left, the stream would wait for itself for
+      // ever.
+      if (interval_.count() == 0 && headers_sent_) options.set_buffer_hint();
+      headers_sent_ = true;
       StartWrite(token_, options);
     } else {
       StartWriteAndFinish(&last_, grpc::WriteOptions(), grpc::Status::OK);
@@ -86,6 +90,7 @@ class StreamReactor : public grpc::ServerGenericBidiReactor {
   grpc::ByteBuffer request_;
   grpc::ByteBuffer last_;
   int left_ = 0;
+  bool headers_sent_ = false;
   std::chrono::system_clock::time_point next_;
   grpc::Alarm alarm_;
 };

@@ -2,6 +2,8 @@
 // the share of the byte floor (or of the arithmetic) that the device's measured ceilings allow.
 //
 //   cuda_step_bench model=1.3b fp8=0 state=float16 replay=16 decode=1,8,64,256 prefill=2048,16384
+//   cuda_step_bench mixed=256+192,64+128        decodes beside a part of a prompt, in one step
+//   cuda_step_bench context=1000,100000         decode times after so many tokens of context
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -31,6 +33,20 @@ std::vector<int> ParseList(const std::string& text) {
     begin = end + 1;
   }
   return values;
+}
+
+// "256+192,64+128": batches and prompt tokens.
+std::vector<std::pair<int, int>> ParsePairs(const std::string& text) {
+  std::vector<std::pair<int, int>> pairs;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string pair = text.substr(begin, end - begin);
+    const size_t plus = pair.find('+');
+    HGRN2_CHECK(plus != std::string::npos, "mixed: batches and tokens, 256+192,64+128");
+    pairs.emplace_back(std::stoi(pair.substr(0, plus)), std::stoi(pair.substr(plus + 1)));
+    begin = end + 1;
+  }
+  return pairs;
 }
 
 DType ParseDType(const std::string& name) {
@@ -67,6 +83,11 @@ double CopyRate() {
   return 2.0 * kBytes * kRepeats / (ms * 1e-3);
 }
 
+struct StepTime {
+  double step;    // seconds from step to step, by the host's clock
+  double device;  // median of the device's
+};
+
 struct Bench {
   ModelConfig config;
   std::unique_ptr<Backend> backend;
@@ -88,43 +109,100 @@ struct Bench {
     return weights + batch * (state * (1 + 1.0 / std::max(replay, 1)) + ring);
   }
 
-  void Decode(int batch, int steps) {
+  // A step that every slot of [0, batch) decodes in.
+  StepBatch DecodeBatch(int batch, bool first) {
     SlotSampling sampling;
     sampling.scalars.temperature = 0;
-    StepBatch first, next;
+    StepBatch step;
     for (int i = 0; i < batch; ++i) {
-      Check(backend->ConfigureSlot(i, sampling));
+      if (first) Check(backend->ConfigureSlot(i, sampling));
       StepSequence s;
       s.slot = s.token_begin = i;
-      s.sample = s.reset_state = true;
-      first.tokens.push_back(100 + i);
-      first.sequences.push_back(s);
-      s.reset_state = false;
-      s.token_on_device = true;
-      next.tokens.push_back(0);
-      next.sequences.push_back(s);
+      s.sample = true;
+      s.reset_state = first;
+      s.token_on_device = !first;
+      step.tokens.push_back(100 + i);
+      step.sequences.push_back(s);
     }
+    return step;
+  }
+
+  void Run(const StepBatch& batch) {
     StepResult result;
-    Check(backend->Enqueue(first));
+    Check(backend->Enqueue(batch));
     Check(backend->Collect(&result));
+  }
+
+  // Two steps in flight, as the engine has them.
+  StepTime Time(const StepBatch& batch, int steps) {
+    StepResult result;
     std::vector<double> device;
     double begin = 0;
-    Check(backend->Enqueue(next));
+    Check(backend->Enqueue(batch));
     for (int i = -warm_up; i < steps; ++i) {
       if (i == 0) begin = Seconds();
-      Check(backend->Enqueue(next));
+      Check(backend->Enqueue(batch));
       Check(backend->Collect(&result));
       if (i >= 0) device.push_back(result.device_seconds);
     }
     const double seconds = (Seconds() - begin) / steps;
     Check(backend->Collect(&result));
     std::nth_element(device.begin(), device.begin() + device.size() / 2, device.end());
+    return {seconds, device[device.size() / 2]};
+  }
+
+  void Decode(int batch, int steps) {
+    Run(DecodeBatch(batch, true));
+    const StepTime time = Time(DecodeBatch(batch, false), steps);
     const double floor = DecodeBytes(batch) / copy_rate;
     std::printf(
         "decode  batch %5d  step %8.3f ms  device %8.3f ms  %9.0f tok/s  %6.0f GB/s  "
         "%5.1f %% of the byte floor\n",
-        batch, seconds * 1e3, device[device.size() / 2] * 1e3, batch / seconds,
-        DecodeBytes(batch) / seconds * 1e-9, 100 * floor / seconds);
+        batch, time.step * 1e3, time.device * 1e3, batch / time.step,
+        DecodeBytes(batch) / time.step * 1e-9, 100 * floor / time.step);
+    std::fflush(stdout);
+  }
+
+  // `batch` decodes and the next `tokens` tokens of a prompt in one step.
+  void Mixed(int batch, int tokens, int steps) {
+    Run(DecodeBatch(batch, true));
+    const double alone = Time(DecodeBatch(batch, false), steps).step;
+    StepBatch step = DecodeBatch(batch, false);
+    StepSequence prompt;
+    prompt.slot = prompt.token_begin = batch;
+    prompt.num_tokens = tokens;
+    for (int t = 0; t < tokens; ++t) step.tokens.push_back((t * 7919) % config.vocab_size);
+    step.sequences.push_back(prompt);
+    const StepTime time = Time(step, steps);
+    std::printf(
+        "mixed   batch %5d + %4d tokens  step %8.3f ms  device %8.3f ms  %.2f x the decodes alone  "
+        "%8.0f prompt tok/s\n",
+        batch, tokens, time.step * 1e3, time.device * 1e3, time.step / alone, tokens / time.step);
+    std::fflush(stdout);
+  }
+
+  // Decode times when every slot has seen `tokens` tokens.
+  void Context(int tokens, int batch, int steps) {
+    const int most = backend->info().max_batched_tokens;
+    for (int begin = 0; begin < tokens; begin += most) {
+      StepBatch step;
+      StepSequence s;
+      s.num_tokens = std::min(most, tokens - begin);
+      s.reset_state = begin == 0;
+      for (int t = 0; t < s.num_tokens; ++t) {
+        step.tokens.push_back(
+            static_cast<int32_t>((begin + t) * int64_t{7919} % config.vocab_size));
+      }
+      step.sequences.push_back(s);
+      Run(step);
+    }
+    for (int slot = 1; slot < batch; ++slot) Check(backend->CopyState(0, slot));
+    StepBatch first = DecodeBatch(batch, true);
+    for (StepSequence& s : first.sequences) s.reset_state = false;
+    Run(first);
+    const StepTime time = Time(DecodeBatch(batch, false), steps);
+    std::printf("context %6d tokens  batch %5d  step %8.3f ms  device %8.3f ms\n", tokens, batch,
+                time.step * 1e3, time.device * 1e3);
     std::fflush(stdout);
   }
 
@@ -175,6 +253,8 @@ int Main(Options o) {
   options.fp8_weights = bench.fp8;
   options.num_slots = 32;
   for (const int n : decode) options.num_slots = std::max(options.num_slots, n);
+  const std::vector<std::pair<int, int>> mixed = ParsePairs(o["mixed"]);
+  for (const auto& [n, tokens] : mixed) options.num_slots = std::max(options.num_slots, n + 1);
   CudaForward::UseSkinnyGemm(o["skinny"] == "1");
   bench.copy_rate = CopyRate();
   double begin = Seconds();
@@ -193,6 +273,10 @@ int Main(Options o) {
     if (batch <= bench.backend->info().num_slots) bench.Decode(batch, steps);
   }
   for (const int tokens : prefill) bench.Prefill(tokens, 5);
+  for (const auto& [batch, tokens] : mixed) bench.Mixed(batch, tokens, steps);
+  for (const int tokens : ParseList(o["context"])) {
+    for (const int batch : decode) bench.Context(tokens, batch, steps);
+  }
   return 0;
 }
 
@@ -200,11 +284,11 @@ int Main(Options o) {
 }  // namespace hgrn2::bench
 
 int main(int argc, char** argv) {
-  hgrn2::bench::Options options = {{"model", "1.3b"},         {"fp8", "0"},
-                                   {"state", "float16"},      {"replay", "16"},
-                                   {"steps", "100"},          {"decode", "1,8,64,256"},
-                                   {"prefill", "2048,16384"}, {"skinny", "1"},
-                                   {"layers", "0"},           {"warm_up", "20"}};
+  hgrn2::bench::Options options = {
+      {"model", "1.3b"},         {"fp8", "0"},     {"state", "float16"},
+      {"replay", "16"},          {"steps", "100"}, {"decode", "1,8,64,256"},
+      {"prefill", "2048,16384"}, {"skinny", "1"},  {"layers", "0"},
+      {"warm_up", "20"},         {"mixed", ""},    {"context", ""}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const size_t equals = argument.find('=');

@@ -14,6 +14,7 @@
 #include "engine/frontend/frontend.h"
 #include "server/active_calls.h"
 #include "server/metrics.h"
+#include "server/request_id.h"
 
 namespace hgrn2 {
 
@@ -30,9 +31,6 @@ struct ServiceContext {
 
 // The call's deadline on our clock; kInfiniteFuture if it has none.
 TimePoint DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock);
-
-// 16 hexadecimal digits, different for every request of this and any other server process.
-std::string MakeRequestId();
 
 // A request's control between the thread that submits it, gRPC's cancellation and the end of the
 // request, in whatever order they come. Thread-safe.

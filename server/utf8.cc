@@ -41,6 +41,15 @@ std::string LogValue(std::string_view text) {
   return out + '"';
 }
 
+bool IsUtf8(std::string_view text) {
+  while (!text.empty()) {
+    const size_t n = Utf8Length(text);
+    if (n == 0) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
 std::string SafeUtf8(std::string_view text, size_t limit) {
   std::string out;
   while (!text.empty()) {

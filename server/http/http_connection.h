@@ -1,60 +1,105 @@
-// One client connection of HttpServer. Included by http_server.cc and http_connection.cc alone:
-// Boost.Beast takes long to compile.
+// One client connection of HttpServer. Included by http_server.cc, io_thread.cc and
+// http_connection.cc alone: Boost.Asio takes long to compile.
 #pragma once
 
-#include <atomic>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
+#include <boost/asio/post.hpp>
+#include <chrono>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
+#include <utility>
 
-#include "server/http/http_server.h"
+#include "server/active_calls.h"
+#include "server/http/io_thread.h"
+#include "server/http/request_parser.h"
 
 namespace hgrn2 {
 
-class HttpConnection;
-
-// What connections share with the server. They hold it, so it lives until the last has gone.
-struct HttpShared {
-  boost::asio::io_context context{1};
-  HttpServerOptions options;
-  HttpRouter router;
-  std::set<HttpConnection*> connections;  // I/O thread only
-  std::atomic<bool> stopping{false};      // nothing is posted any more
-};
-
-// Runs on the I/O thread, except where said. Keeps itself alive while an operation is under way or
-// a responder is in a handler's hands.
+// Runs on its I/O thread, except where said. Keeps itself alive while open, or while a responder is
+// in a handler's hands.
+//
+// One request at a time: what a client sends ahead waits in `input_`, at most one request's worth,
+// beyond which the socket is not read. While a handler works, the socket is read all the same, to
+// hear of a client that goes away.
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(boost::asio::ip::tcp::socket socket, std::shared_ptr<HttpShared> shared);
-  ~HttpConnection();
+  using Time = std::chrono::steady_clock::time_point;
 
-  void Read();
+  HttpConnection(boost::asio::ip::tcp::socket socket, std::shared_ptr<IoThread> thread);
+  void Start();
   // Fails whatever is under way.
-  void Abort();
-  // From any thread, once per request.
-  void Answer(HttpResponse response);
+  void Close();
+  // Called by the sweep.
+  void CheckDeadline(Time now);
+
+  // From any thread: runs a step of an answer on the I/O thread. Dropped if the server is stopping.
+  template <typename Step>
+  void Post(Step step) {
+    if (thread_->shared->stopping) return;
+    boost::asio::post(thread_->context, [self = shared_from_this(),
+                                         step = std::move(step)]() mutable { step(*self); });
+  }
+  // Steps of an answer.
+  void Listen(std::shared_ptr<HttpStreamListener> listener);
+  void SendWhole(HttpResponse response, const HttpHeaders& extra);
+  void BeginStream(HttpResponse head, const HttpHeaders& extra);
+  void WriteStream(std::string_view piece);
+  void FinishStream();
 
  private:
-  void OnRead(boost::beast::error_code error);
-  void Dispatch();
-  void Write(HttpResponse response);
-  void OnWrite(boost::beast::error_code error);
-  void Close();
+  enum class Phase {
+    kIdle,       // between requests
+    kHead,       // a request's head is arriving
+    kBody,       // its body is
+    kAnswering,  // a handler has it
+    kWriting,    // the answer is whole and going out
+    kLingering,  // answered; what the client still sends is thrown away
+    kClosed,
+  };
 
-  const std::shared_ptr<HttpShared> shared_;
-  boost::beast::tcp_stream stream_;
-  boost::beast::flat_buffer buffer_;
-  std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
-  boost::beast::http::response<boost::beast::http::string_body> response_;
+  void Enter(Phase phase, std::chrono::milliseconds timeout);
+  void WaitReadable();
+  void OnReadable();
+  void OnInput(std::string_view bytes);
+  void OnPeerClosed();
+  void TakeInput();
+  void OnBodyBegins();
+  void Dispatch();
+  void Refuse(int status, std::string_view message);
+  void AppendHead(const HttpResponse& response, const HttpHeaders& extra);
+  void AppendPiece(std::string_view piece);
+  void Flush();
+  void OnFlushed();
+  void EndAnswer();
+  void Report();
+
+  const std::shared_ptr<IoThread> thread_;
+  const HttpServerOptions& options_;
+  boost::asio::ip::tcp::socket socket_;
+  Phase phase_ = Phase::kIdle;
+  Time deadline_ = Time::max();        // of the phase
+  Time write_deadline_ = Time::max();  // of the socket's taking more
+  bool reading_ = false;               // a wait for readability is under way
+  bool peer_closed_ = false;           // sends no more
+
+  std::string input_;  // received, not yet taken by the parser
+  std::optional<HttpRequestParser> parser_;
+  size_t lingered_ = 0;  // bytes thrown away
+
+  // The request being answered.
   std::string path_;
-  bool head_ = false;
+  bool head_only_ = false;
   bool keep_alive_ = false;
+  bool chunked_ = false;
+  int status_ = 0;
+  std::shared_ptr<HttpStreamListener> listener_;
+  std::optional<ActiveCalls::Lease> busy_;
+
+  std::string pending_;   // to be sent
+  std::string outgoing_;  // being sent
+  size_t sent_ = 0;       // of outgoing_
+  bool waiting_to_write_ = false;
 };
 
 }  // namespace hgrn2

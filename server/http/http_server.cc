@@ -1,14 +1,15 @@
 #include "server/http/http_server.h"
 
+#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <iterator>
-#include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "base/status.h"
 #include "server/http/http_connection.h"
+#include "server/http/io_thread.h"
 
 namespace hgrn2 {
 
@@ -17,41 +18,71 @@ using asio::ip::tcp;
 
 namespace {
 
-class BeastServer : public HttpServer {
+// Accepts on the first I/O thread and deals connections out in turn.
+class AsioServer : public HttpServer {
  public:
-  explicit BeastServer(std::shared_ptr<HttpShared> shared)
-      : shared_(std::move(shared)), acceptor_(shared_->context), retry_(shared_->context) {}
-  ~BeastServer() override;
+  explicit AsioServer(std::shared_ptr<HttpShared> shared)
+      : shared_(std::move(shared)),
+        threads_(MakeThreads(shared_)),
+        acceptor_(threads_[0]->context),
+        retry_(threads_[0]->context) {}
+  ~AsioServer() override;
 
   absl::Status Listen();
   void Run() {
     Accept();
-    thread_ = std::thread([this] { shared_->context.run(); });
+    for (const auto& thread : threads_) thread->Start();
+    running_ = true;
   }
   int port() const override { return port_; }
+  int64_t num_connections() const override {
+    return shared_->num_connections.load(std::memory_order_relaxed);
+  }
+  void CloseAfterAnswers() override { shared_->close_after_answers = true; }
+  bool Drain(Duration timeout) override {
+    CloseAfterAnswers();
+    StopAccepting();
+    return shared_->busy.WaitForNone(timeout);
+  }
 
  private:
+  static std::vector<std::shared_ptr<IoThread>> MakeThreads(
+      const std::shared_ptr<HttpShared>& shared) {
+    std::vector<std::shared_ptr<IoThread>> threads;
+    for (int32_t i = 0; i < std::max(1, shared->options.num_threads); ++i) {
+      threads.push_back(std::make_shared<IoThread>(shared));
+    }
+    return threads;
+  }
   void Accept();
+  void OnAccepted(tcp::socket socket, const std::shared_ptr<IoThread>& thread);
+  void StopAccepting();
 
   const std::shared_ptr<HttpShared> shared_;
+  const std::vector<std::shared_ptr<IoThread>> threads_;
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
+  size_t next_thread_ = 0;
   int port_ = 0;
-  std::thread thread_;
+  bool running_ = false;
 };
 
-BeastServer::~BeastServer() {
-  if (!thread_.joinable()) return;
-  asio::post(shared_->context, [this] {
-    acceptor_.close();
-    retry_.cancel();
-    for (HttpConnection* connection : shared_->connections) connection->Abort();
-    shared_->stopping = true;
-  });
-  thread_.join();  // run() returns once every aborted operation has reported
+AsioServer::~AsioServer() {
+  if (!running_) return;
+  StopAccepting();
+  for (const auto& thread : threads_) thread->Stop();
+  shared_->stopping = true;
 }
 
-absl::Status BeastServer::Listen() {
+void AsioServer::StopAccepting() {
+  asio::post(threads_[0]->context, [this] {
+    boost::system::error_code ignored;
+    acceptor_.close(ignored);
+    retry_.cancel();
+  });
+}
+
+absl::Status AsioServer::Listen() {
   const HttpServerOptions& options = shared_->options;
   boost::system::error_code error;
   const auto fail = [&](const char* step) {
@@ -59,7 +90,7 @@ absl::Status BeastServer::Listen() {
                       "cannot listen on {}:{} for HTTP: {}: {} (--host, --http-port)", options.host,
                       options.port, step, error.message());
   };
-  tcp::resolver resolver(shared_->context);
+  tcp::resolver resolver(threads_[0]->context);
   const auto endpoints =
       resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
   if (error) return fail("resolve");
@@ -76,24 +107,31 @@ absl::Status BeastServer::Listen() {
   return absl::OkStatus();
 }
 
-void BeastServer::Accept() {
-  acceptor_.async_accept([this](boost::system::error_code error, tcp::socket socket) {
+void AsioServer::Accept() {
+  const std::shared_ptr<IoThread>& thread = threads_[next_thread_++ % threads_.size()];
+  acceptor_.async_accept(thread->context, [this, &thread](boost::system::error_code error,
+                                                          tcp::socket socket) {
     if (error == asio::error::operation_aborted) return;
     if (error) {
       // Out of file descriptors, most likely: trying again at once would spin.
       LOG_WARNING("HTTP accept: {}", error.message());
       retry_.expires_after(std::chrono::milliseconds(100));
       retry_.async_wait([this](boost::system::error_code stopped) {
-        if (!stopped) Accept();
+        if (!stopped && acceptor_.is_open()) Accept();
       });
       return;
     }
-    // Beyond the limit the socket is closed by its destructor.
-    if (std::ssize(shared_->connections) < shared_->options.max_connections) {
-      std::make_shared<HttpConnection>(std::move(socket), shared_)->Read();
-    }
+    OnAccepted(std::move(socket), thread);
     Accept();
   });
+}
+
+void AsioServer::OnAccepted(tcp::socket socket, const std::shared_ptr<IoThread>& thread) {
+  // Beyond the limit the socket is closed by its destructor.
+  if (num_connections() >= shared_->options.max_connections) return;
+  shared_->num_connections.fetch_add(1, std::memory_order_relaxed);
+  auto connection = std::make_shared<HttpConnection>(std::move(socket), thread);
+  asio::post(thread->context, [connection = std::move(connection)] { connection->Start(); });
 }
 
 }  // namespace
@@ -103,7 +141,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(HttpServerOptions 
   auto shared = std::make_shared<HttpShared>();
   shared->options = std::move(options);
   shared->router = std::move(router);
-  auto server = std::make_unique<BeastServer>(std::move(shared));
+  auto server = std::make_unique<AsioServer>(std::move(shared));
   RETURN_IF_ERROR(server->Listen());
   server->Run();
   return server;

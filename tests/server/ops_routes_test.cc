@@ -12,7 +12,11 @@ namespace {
 
 class CapturingResponder : public HttpResponder {
  public:
+  void Listen(std::shared_ptr<HttpStreamListener>) override {}
   void Send(HttpResponse response) override { sent = std::move(response); }
+  void Begin(HttpResponse) override {}
+  void Write(std::string) override {}
+  void Finish() override {}
   std::optional<HttpResponse> sent;
 };
 

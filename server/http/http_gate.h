@@ -1,0 +1,37 @@
+// Who may ask: API keys, and the origins of web pages (CORS).
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http/http_types.h"
+
+namespace hgrn2 {
+
+struct HttpGateOptions {
+  std::vector<std::string> api_keys;            // none: everybody may ask
+  std::vector<std::string> cors_allow_origins;  // none: no CORS headers; "*": any
+};
+
+// Immutable.
+class HttpGate {
+ public:
+  explicit HttpGate(HttpGateOptions options = {}) : options_(std::move(options)) {}
+
+  // Whether the request carries one of the keys as "Authorization: Bearer KEY". Takes the same time
+  // wherever a wrong key differs from a right one.
+  bool Authorized(const HttpRequest& request) const;
+  // What a page of an allowed origin needs to read the answer; empty otherwise.
+  HttpHeaders CorsHeaders(const HttpRequest& request) const;
+  // Those of the answer to a preflight request (OPTIONS), besides CorsHeaders.
+  HttpHeaders PreflightHeaders(const HttpRequest& request, const std::string& methods) const;
+
+ private:
+  const HttpGateOptions options_;
+};
+
+// Items of a comma-separated list, trimmed, without empty ones.
+std::vector<std::string> SplitList(std::string_view list);
+
+}  // namespace hgrn2

@@ -23,8 +23,6 @@ using DU = hn::RebindToUnsigned<DF>;
 using VU = hn::Vec<DU>;
 
 constexpr float kNegInf = -std::numeric_limits<float>::infinity();
-// exp(-80) of the greatest probability is nothing to a sum in float.
-constexpr float kNegligible = 80.0f;
 
 float MaxOf(const float* x, int padded) {
   const DF df;
@@ -33,17 +31,14 @@ float MaxOf(const float* x, int padded) {
   return hn::GetLane(hn::MaxOfLanes(df, best));
 }
 
-// Sum of exp(x - shift); the terms too, if `terms` is not null.
-float SumExp(const float* x, int padded, float shift, float* terms) {
+float SumExp(const float* x, int padded, float shift) {
   const DF df;
   const VF s = hn::Set(df, shift);
   VF sum0 = hn::Zero(df);
   VF sum1 = hn::Zero(df);
   for (int i = 0; i < padded; i += kLanes) {
-    const VF e = hn::Exp(df, hn::Sub(hn::LoadU(df, x + i), s));
-    if (terms != nullptr) hn::StoreU(e, df, terms + i);
     // Two sums in turn: half the chain, half the rounding.
-    const VF next = hn::Add(sum0, e);
+    const VF next = hn::Add(sum0, hn::Exp(df, hn::Sub(hn::LoadU(df, x + i), s)));
     sum0 = sum1;
     sum1 = next;
   }
@@ -53,7 +48,7 @@ float SumExp(const float* x, int padded, float shift, float* terms) {
 float LogSumExpImpl(const float* x, int padded) {
   const float max = MaxOf(x, padded);
   if (!(max > kNegInf)) return max;
-  return max + std::log(SumExp(x, padded, max, nullptr));
+  return max + std::log(SumExp(x, padded, max));
 }
 
 int32_t CountGreaterImpl(const float* x, int padded, float value) {
@@ -85,10 +80,9 @@ int32_t ArgMax(const float* x, int padded) {
   return hn::GetLane(max) > kNegInf ? id : 0;
 }
 
-// Appends x[i] >= threshold (and its weight or its index, where asked for) to the outputs, which
-// may be the inputs. Returns how many. Outputs need kLanes of slack.
-int CompressAtLeast(const float* x, const float* weights, int padded, float threshold,
-                    float* values, float* values_weights, int32_t* ids) {
+// Appends x[i] >= threshold (and their indices, if `ids` is not null) to the outputs, which may be
+// the inputs. Returns how many. Outputs need kLanes of slack.
+int CompressAtLeast(const float* x, int padded, float threshold, float* values, int32_t* ids) {
   const DF df;
   const DI di;
   const VF t = hn::Set(df, threshold);
@@ -98,9 +92,6 @@ int CompressAtLeast(const float* x, const float* weights, int padded, float thre
     const auto keep = hn::Ge(v, t);
     const int kept = static_cast<int>(hn::CountTrue(df, keep));
     if (kept == 0) continue;
-    if (weights != nullptr) {
-      hn::StoreU(hn::Compress(hn::LoadU(df, weights + i), keep), df, values_weights + count);
-    }
     // Not CompressStore: to memory it is microcoded on Zen 4.
     hn::StoreU(hn::Compress(v, keep), df, values + count);
     if (ids != nullptr) {
@@ -111,19 +102,15 @@ int CompressAtLeast(const float* x, const float* weights, int padded, float thre
   return count;
 }
 
-// Candidates of a threshold search; weights null: each weighs 1.
+// Candidates of a threshold search.
 struct Candidates {
   float* values;
-  float* weights;
   int count;
 };
 
 // Fills up to whole vectors with values that no pivot is below.
 void PadCandidates(const Candidates& c) {
-  for (int i = c.count; i % kLanes != 0; ++i) {
-    c.values[i] = kNegInf;
-    if (c.weights != nullptr) c.weights[i] = 0;
-  }
+  for (int i = c.count; i % kLanes != 0; ++i) c.values[i] = kNegInf;
 }
 
 struct Range {
@@ -144,7 +131,7 @@ Range RangeOf(const Candidates& c) {
 }
 
 struct Split {
-  float weight;    // of the values greater than the pivot
+  int above;       // number of values greater than the pivot
   float smallest;  // of those values
   float largest;   // of the others
 };
@@ -153,18 +140,17 @@ Split SplitAt(const Candidates& c, float pivot) {
   const DF df;
   const VF p = hn::Set(df, pivot);
   const VF infinity = hn::Set(df, -kNegInf);
-  VF sum = hn::Zero(df);
+  size_t count = 0;
   VF smallest = infinity;
   VF largest = hn::Neg(infinity);
   for (int i = 0; i < c.count; i += kLanes) {
     const VF v = hn::LoadU(df, c.values + i);
-    const VF w = c.weights != nullptr ? hn::LoadU(df, c.weights + i) : hn::Set(df, 1.0f);
     const auto above = hn::Gt(v, p);
-    sum = hn::Add(sum, hn::IfThenElseZero(above, w));
+    count += hn::CountTrue(df, above);
     smallest = hn::Min(smallest, hn::IfThenElse(above, v, infinity));
     largest = hn::Max(largest, hn::IfThenElse(above, hn::Neg(infinity), v));
   }
-  return {hn::GetLane(hn::SumOfLanes(df, sum)), hn::GetLane(hn::MinOfLanes(df, smallest)),
+  return {static_cast<int>(count), hn::GetLane(hn::MinOfLanes(df, smallest)),
           hn::GetLane(hn::MaxOfLanes(df, largest))};
 }
 
@@ -178,10 +164,6 @@ void KeepSide(Candidates* c, float pivot, bool keep_above) {
     const auto above = hn::Gt(v, p);
     const auto real = hn::Gt(v, hn::Set(df, kNegInf));
     const auto keep = keep_above ? above : hn::AndNot(above, real);
-    if (c->weights != nullptr) {
-      const VF w = hn::LoadU(df, c->weights + i);
-      hn::StoreU(hn::Compress(w, keep), df, c->weights + count);
-    }
     hn::StoreU(hn::Compress(v, keep), df, c->values + count);
     count += static_cast<int>(hn::CountTrue(df, keep));
   }
@@ -189,25 +171,25 @@ void KeepSide(Candidates* c, float pivot, bool keep_above) {
   PadCandidates(*c);
 }
 
-// The smallest of the candidates' values such that the weight strictly above it is less than
-// `target`. Instead of a sort: split at the middle of the range and go on with the side that has
-// the answer. At least one candidate; destroys them.
-float SmallestKept(Candidates c, float target) {
+// The smallest of the candidates' values that has fewer than `target` candidates above it. Instead
+// of a sort: split at the middle of the range and go on with the side that has the answer. At least
+// one candidate; destroys them.
+float SmallestKept(Candidates c, int target) {
   PadCandidates(c);
   Range range = RangeOf(c);
-  float above = 0;  // weight above all candidates that are left
+  int above = 0;  // candidates dropped from above those that are left
   float kept = std::numeric_limits<float>::infinity();
   while (range.min < range.max) {
     float pivot = range.min + (range.max - range.min) * 0.5f;
     if (!(pivot < range.max)) pivot = range.min;
     const Split split = SplitAt(c, pivot);
-    const bool go_above = above + split.weight >= target;  // all others have too much above them
+    const bool go_above = above + split.above >= target;  // all others have too many above them
     if (go_above) {
       range.min = split.smallest;
     } else {
       // Everything above the pivot is kept: the answer is there or below.
       kept = split.smallest;
-      above += split.weight;
+      above += split.above;
       range.max = split.largest;
     }
     KeepSide(&c, pivot, go_above);
@@ -215,117 +197,184 @@ float SmallestKept(Candidates c, float target) {
   return above < target ? range.min : kept;
 }
 
-// The top_p threshold of the tokens x >= threshold; see Threshold.
-float TopPThreshold(const float* x, int padded, float max, float threshold, float top_p, int vocab,
-                    SamplerScratch* scratch) {
-  float* values = scratch->values.data();
-  float* weights = scratch->weights.data();
-  if (threshold > std::numeric_limits<float>::lowest()) {
-    const Candidates c{values, weights,
-                       CompressAtLeast(x, nullptr, padded, threshold, values, nullptr, nullptr)};
-    PadCandidates(c);
-    x = values;
-    padded = static_cast<int>(RoundUp(c.count, kLanes));
-  }
-  const float sum = SumExp(x, padded, max, weights);
-  // All tokens below max - log(vocab / (1 - top_p)) together weigh less than (1 - top_p) of the
-  // greatest alone, so none of them is kept: most of a row need not be searched.
-  const float range = top_p < 1 ? std::log(static_cast<float>(vocab) / (1 - top_p)) : kNegligible;
-  const float floor = max - std::min(kNegligible, range + 1);
-  const int count = CompressAtLeast(x, weights, padded, floor, values, weights, nullptr);
-  return std::min(SmallestKept({values, weights, count}, top_p * sum), max);
-}
-
-// x >= the result is what min_p, top_k and top_p keep, in this order.
+// x >= the result is what min_p and top_k keep, in this order.
 float Threshold(const float* x, int padded, float max, const SamplingScalars& s, int vocab,
-                SamplerScratch* scratch) {
+                float* scratch) {
   float threshold = std::numeric_limits<float>::lowest();
   if (s.min_p > 0) threshold = std::max(threshold, max + std::log(std::min(s.min_p, 1.0f)));
-  float* values = scratch->values.data();
-  if (s.top_k > 0 && s.top_k < vocab) {
-    const int count = CompressAtLeast(x, nullptr, padded, threshold, values, nullptr, nullptr);
-    if (count > s.top_k) {
-      threshold = SmallestKept({values, nullptr, count}, static_cast<float>(s.top_k));
-    }
-  }
-  // Something is always kept: the most probable.
-  if (s.top_p < 1) {
-    threshold =
-        std::max(threshold, TopPThreshold(x, padded, max, threshold, s.top_p, vocab, scratch));
-  }
-  return threshold;
+  if (s.top_k <= 0 || s.top_k >= vocab) return threshold;
+  const int count = CompressAtLeast(x, padded, threshold, scratch, nullptr);
+  if (count <= s.top_k) return threshold;
+  return SmallestKept({scratch, count}, s.top_k);
 }
 
-// E ~ Exp(1) of each token id; see ExponentialNoise.
-HWY_INLINE VF NoiseOf(VU ids, uint64_t key) {
+// The 32 random bits of the token ids times 0x9E3779B9; see NoiseBits.
+HWY_INLINE VU NoiseBitsOf(VU multiplied_ids, uint64_t key) {
   const DU du;
-  const DF df;
-  const VU low = hn::Set(du, static_cast<uint32_t>(key));
-  const VU high = hn::Set(du, static_cast<uint32_t>(key >> 32));
   const VU m1 = hn::Set(du, 0x7FEB352Du);
   const VU m2 = hn::Set(du, 0x846CA68Bu);
-  VU h = hn::Xor(hn::Mul(ids, hn::Set(du, 0x9E3779B9u)), low);
+  VU h = hn::Xor(multiplied_ids, hn::Set(du, static_cast<uint32_t>(key)));
   h = hn::Mul(hn::Xor(h, hn::ShiftRight<16>(h)), m1);
   h = hn::Mul(hn::Xor(h, hn::ShiftRight<15>(h)), m2);
-  h = hn::Xor(h, hn::Xor(hn::ShiftRight<16>(h), high));
+  h = hn::Xor(h, hn::Xor(hn::ShiftRight<16>(h), hn::Set(du, static_cast<uint32_t>(key >> 32))));
   h = hn::Mul(hn::Xor(h, hn::ShiftRight<16>(h)), m1);
   h = hn::Mul(hn::Xor(h, hn::ShiftRight<15>(h)), m2);
-  h = hn::Xor(h, hn::ShiftRight<16>(h));
-  // Unsigned to float from two exact halves: one rounding, as in a scalar conversion.
-  const DI di;
-  const VF top = hn::ConvertTo(df, hn::BitCast(di, hn::ShiftRight<16>(h)));
-  const VF bottom = hn::ConvertTo(df, hn::BitCast(di, hn::And(h, hn::Set(du, 0xFFFFu))));
-  const VF bits = hn::Add(hn::Mul(top, hn::Set(df, 65536.0f)), bottom);
-  const VF u = hn::Mul(hn::Add(bits, hn::Set(df, 0.5f)), hn::Set(df, 2.3283064365386963e-10f));
-  const VF clamped = hn::Min(u, hn::Set(df, 0.99999994f));
-  return hn::Neg(hn::Log1p(df, hn::Neg(clamped)));
+  return hn::Xor(h, hn::ShiftRight<16>(h));
 }
 
-// Overwrites values (count, then -inf to whole vectors) with x - log(E).
-void AddNoise(float* values, const int32_t* ids, int count, uint64_t key) {
+// log(E), E ~ Exp(1); see ExponentialNoise.
+HWY_INLINE VF LogNoise(VU bits) {
   const DF df;
   const DU du;
-  for (int i = 0; i < count; i += kLanes) {
-    const VU id = hn::BitCast(du, hn::LoadU(DI(), ids + i));
-    const VF noise = hn::Log(df, NoiseOf(id, key));
-    hn::StoreU(hn::Sub(hn::LoadU(df, values + i), noise), df, values + i);
+  const DI di;
+  // Unsigned to float from two exact halves: one rounding, as in a scalar conversion.
+  const VF top = hn::ConvertTo(df, hn::BitCast(di, hn::ShiftRight<16>(bits)));
+  const VF bottom = hn::ConvertTo(df, hn::BitCast(di, hn::And(bits, hn::Set(du, 0xFFFFu))));
+  const VF value = hn::Add(hn::Mul(top, hn::Set(df, 65536.0f)), bottom);
+  const VF u = hn::Mul(hn::Add(value, hn::Set(df, 0.5f)), hn::Set(df, 2.3283064365386963e-10f));
+  const VF clamped = hn::Min(u, hn::Set(df, 0.99999994f));
+  return hn::Log(df, hn::Neg(hn::Log1p(df, hn::Neg(clamped))));
+}
+
+// Lanes whose x - LogNoise(bits) may reach `best`, at a tenth of its cost: E = -log(1 - u) >= u, u
+// not less than its upper 24 bits, a float 2^e (1 + m), and log2(1 + m) >= m, where e + m is that
+// float's own bits read as an integer. `limit` is BoundLimit(best).
+HWY_INLINE hn::Mask<DF> MayReach(VF x, VU bits, VF limit) {
+  const DF df;
+  const DI di;
+  const VF u = hn::ConvertTo(df, hn::BitCast(di, hn::ShiftRight<8>(bits)));
+  const VF log_u = hn::ConvertTo(df, hn::BitCast(di, u));
+  return hn::Ge(hn::NegMulAdd(log_u, hn::Set(df, 8.2629582e-8f), x), limit);
+}
+
+// 151: the exponent's bias and the 24 bits. The rest is for the rounding of both sides.
+float BoundLimit(float best) {
+  return best - 104.66522f - 2e-3f - 1e-6f * (best < 0 ? -best : best);
+}
+
+struct Draw {
+  int at = -1;  // index in the row; -1: no token
+  float value = kNegInf;
+};
+
+// The arg max of x - log(E) over the tokens with x > above, ties to the lowest index; `ids` null:
+// tokens are their indices. Rounding is monotone, so a token whose bound is below the best so far
+// cannot win: logarithms are computed for a few vectors of a row only.
+Draw DrawAbove(const float* x, const int32_t* ids, int padded, float above, uint64_t key) {
+  const DF df;
+  const DI di;
+  const DU du;
+  const VU multiplier = hn::Set(du, 0x9E3779B9u);
+  const VU step = hn::Set(du, 0x9E3779B9u * kLanes);
+  VU next = hn::Mul(hn::Iota(du, 0), multiplier);
+  VF limit = hn::Set(df, kNegInf);
+  float best = kNegInf;
+  Draw draw;
+  for (int i = 0; i < padded; i += kLanes) {
+    VU id = next;
+    next = hn::Add(next, step);
+    if (ids != nullptr) id = hn::Mul(hn::BitCast(du, hn::LoadU(di, ids + i)), multiplier);
+    const VU bits = NoiseBitsOf(id, key);
+    const VF v = hn::LoadU(df, x + i);
+    if (hn::AllFalse(df, MayReach(v, bits, limit))) continue;
+    const auto open = hn::Gt(v, hn::Set(df, above));
+    const VF score = hn::IfThenElse(open, hn::Sub(v, LogNoise(bits)), hn::Set(df, kNegInf));
+    const VF max = hn::MaxOfLanes(df, score);
+    if (!(hn::GetLane(max) > best)) continue;
+    best = hn::GetLane(max);
+    limit = hn::Set(df, BoundLimit(best));
+    draw.at = i + static_cast<int>(hn::FindFirstTrue(df, hn::Eq(score, max)));
+    draw.value = x[draw.at];
   }
+  return draw;
+}
+
+// exp(x - shift) to `weights`; returns their sum.
+float Weigh(const float* x, int padded, float shift, float* weights) {
+  const DF df;
+  const VF s = hn::Set(df, shift);
+  VF sum = hn::Zero(df);
+  for (int i = 0; i < padded; i += kLanes) {
+    const VF weight = ExpOfNonPositive(hn::Sub(hn::LoadU(df, x + i), s));
+    hn::StoreU(weight, df, weights + i);
+    sum = hn::Add(sum, weight);
+  }
+  return hn::GetLane(hn::SumOfLanes(df, sum));
+}
+
+float WeightAbove(const float* x, const float* weights, int padded, float value) {
+  const DF df;
+  const VF v = hn::Set(df, value);
+  VF sum = hn::Zero(df);
+  for (int i = 0; i < padded; i += kLanes) {
+    const auto above = hn::Gt(hn::LoadU(df, x + i), v);
+    sum = hn::Add(sum, hn::IfThenElseZero(above, hn::LoadU(df, weights + i)));
+  }
+  return hn::GetLane(hn::SumOfLanes(df, sum));
+}
+
+// A draw among what top_p keeps of the row: a token is kept if those above it weigh less than top_p
+// of all. Instead of finding the least of them first, draws from all and asks whether the winner is
+// kept, which it is in the part top_p of all cases; if not, nothing at or below it is.
+Draw DrawTopP(const float* x, const int32_t* ids, int padded, float max, float top_p, uint64_t key,
+              float* weights) {
+  const float target = top_p * Weigh(x, padded, max, weights);
+  float above = kNegInf;
+  while (true) {
+    const Draw draw = DrawAbove(x, ids, padded, above, key);
+    // The most probable is always kept.
+    if (draw.at < 0 || draw.value >= max) return draw;
+    if (WeightAbove(x, weights, padded, draw.value) < target) return draw;
+    above = draw.value;
+  }
+}
+
+// x / temperature to `row`; returns the greatest.
+float Temper(const float* x, int padded, float temperature, float* row) {
+  const DF df;
+  const VF t = hn::Set(df, temperature);
+  VF best = hn::Set(df, kNegInf);
+  for (int i = 0; i < padded; i += kLanes) {
+    const VF v = hn::Div(hn::LoadU(df, x + i), t);
+    best = hn::Max(best, v);
+    hn::StoreU(v, df, row + i);
+  }
+  return hn::GetLane(hn::MaxOfLanes(df, best));
 }
 
 // `x` is what the lists have left of the logits; may be the scratch row.
 int32_t SampleRow(const float* x, const SampleParams& p) {
-  const DF df;
-  const int padded = static_cast<int>(RoundUp(p.vocab, kLogitsPadding));
+  int padded = static_cast<int>(RoundUp(p.vocab, kLogitsPadding));
   if (p.scalars.temperature <= 0) return ArgMax(x, padded);
   SamplerScratch* s = p.scratch;
-  float* row = s->row.data();
-  const VF temperature = hn::Set(df, p.scalars.temperature);
-  for (int i = 0; i < padded; i += kLanes) {
-    hn::StoreU(hn::Div(hn::LoadU(df, x + i), temperature), df, row + i);
-  }
-  const float max = MaxOf(row, padded);
+  const float* row = s->row.data();
+  const float max = Temper(x, padded, p.scalars.temperature, s->row.data());
   if (!(max > kNegInf)) return 0;
   // A temperature so small that the greatest overflows leaves that one alone.
   if (max == std::numeric_limits<float>::infinity()) return ArgMax(x, padded);
-  const float threshold = Threshold(row, padded, max, p.scalars, p.vocab, s);
-  float* values = s->values.data();
-  int32_t* ids = s->ids.data();
-  const int count = CompressAtLeast(row, nullptr, padded, threshold, values, nullptr, ids);
-  for (int i = count; i % kLanes != 0; ++i) {
-    values[i] = kNegInf;
-    ids[i] = 0;
+  const int32_t* ids = nullptr;
+  const float threshold = Threshold(row, padded, max, p.scalars, p.vocab, s->values.data());
+  if (threshold > std::numeric_limits<float>::lowest()) {
+    const int count = CompressAtLeast(row, padded, threshold, s->values.data(), s->ids.data());
+    PadCandidates({s->values.data(), count});
+    row = s->values.data();
+    ids = s->ids.data();
+    padded = static_cast<int>(RoundUp(count, kLanes));
   }
-  AddNoise(values, ids, count, PositionKey(p.scalars.seed, p.position));
-  return count == 0 ? 0 : ids[ArgMax(values, static_cast<int>(RoundUp(count, kLanes)))];
+  const uint64_t key = PositionKey(p.scalars.seed, p.position);
+  const Draw draw = p.scalars.top_p < 1
+                        ? DrawTopP(row, ids, padded, max, p.scalars.top_p, key, s->weights.data())
+                        : DrawAbove(row, ids, padded, kNegInf, key);
+  if (draw.at < 0) return 0;
+  return ids != nullptr ? ids[draw.at] : draw.at;
 }
 
 int GatherAtLeastNth(const float* x, int padded, int n, SamplerScratch* s) {
   float* values = s->values.data();
   const float lowest = std::numeric_limits<float>::lowest();
-  const int count = CompressAtLeast(x, nullptr, padded, lowest, values, nullptr, nullptr);
-  float threshold = kNegInf;
-  if (count > n) threshold = SmallestKept({values, nullptr, count}, static_cast<float>(n));
-  return CompressAtLeast(x, nullptr, padded, threshold, values, nullptr, s->ids.data());
+  const int count = CompressAtLeast(x, padded, lowest, values, nullptr);
+  const float threshold = count > n ? SmallestKept({values, count}, n) : kNegInf;
+  return CompressAtLeast(x, padded, threshold, values, s->ids.data());
 }
 
 }  // namespace HWY_NAMESPACE

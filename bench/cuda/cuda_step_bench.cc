@@ -84,8 +84,9 @@ double CopyRate() {
 }
 
 struct StepTime {
-  double step;    // seconds from step to step, by the host's clock
-  double device;  // median of the device's
+  double step;     // seconds from step to step, by the host's clock
+  double device;   // median of the device's
+  double enqueue;  // mean of the host's part, the launching
 };
 
 struct Bench {
@@ -137,18 +138,20 @@ struct Bench {
   StepTime Time(const StepBatch& batch, int steps) {
     StepResult result;
     std::vector<double> device;
-    double begin = 0;
+    double begin = 0, enqueue = 0;
     Check(backend->Enqueue(batch));
     for (int i = -warm_up; i < steps; ++i) {
-      if (i == 0) begin = Seconds();
+      if (i == 0) begin = Seconds(), enqueue = 0;
+      const double launch = Seconds();
       Check(backend->Enqueue(batch));
+      enqueue += Seconds() - launch;
       Check(backend->Collect(&result));
       if (i >= 0) device.push_back(result.device_seconds);
     }
     const double seconds = (Seconds() - begin) / steps;
     Check(backend->Collect(&result));
     std::nth_element(device.begin(), device.begin() + device.size() / 2, device.end());
-    return {seconds, device[device.size() / 2]};
+    return {seconds, device[device.size() / 2], enqueue / steps};
   }
 
   void Decode(int batch, int steps) {
@@ -175,9 +178,10 @@ struct Bench {
     step.sequences.push_back(prompt);
     const StepTime time = Time(step, steps);
     std::printf(
-        "mixed   batch %5d + %4d tokens  step %8.3f ms  device %8.3f ms  %.2f x the decodes alone  "
-        "%8.0f prompt tok/s\n",
-        batch, tokens, time.step * 1e3, time.device * 1e3, time.step / alone, tokens / time.step);
+        "mixed   batch %5d + %4d tokens  step %8.3f ms  device %8.3f ms  launching %6.3f ms  "
+        "%.2f x the decodes alone  %8.0f prompt tok/s\n",
+        batch, tokens, time.step * 1e3, time.device * 1e3, time.enqueue * 1e3, time.step / alone,
+        tokens / time.step);
     std::fflush(stdout);
   }
 

@@ -1,16 +1,20 @@
-// Products of a decode step one by one: cuBLASLt's first choice, its best of several, and the
-// skinny kernel, each going round enough copies of the weights that none stays in the L2 cache.
+// Products of a decode step one by one, as CUDA graphs that go round enough copies of the weights
+// that none stays in the L2 cache: cuBLASLt's first choice and its best of 16 against ways of
+// cutting the product for our own kernel.
 //
-//   gemm_bench [fp8]
+//   cuda_gemm_bench [fp8] [all]      all: every cut, not only the best and the one that is chosen
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/gemm.h"
-#include "kernels/cuda/gemm/skinny_gemm.h"
 
 namespace hgrn2::cuda {
 namespace {
@@ -22,6 +26,8 @@ namespace {
       std::exit(1);                                                   \
     }                                                                 \
   } while (false)
+
+constexpr int kCopies = 8;
 
 void* Random(size_t bytes, bool fp8) {
   std::vector<uint8_t> host(bytes);
@@ -38,70 +44,159 @@ void* Random(size_t bytes, bool fp8) {
   return p;
 }
 
-double SkinnyMicroseconds(SkinnyGemmParams p, const std::vector<MatrixView>& weights,
-                          cudaStream_t stream) {
+// Microseconds of one of the launches in a graph of 3 x kCopies.
+double GraphMicroseconds(cudaStream_t stream, const std::function<void(int)>& launch) {
+  constexpr int kRounds = 3, kReplays = 7;
+  launch(0);
+  CHECK_CUDA(cudaStreamSynchronize(stream));
+  CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  for (int i = 0; i < kRounds * kCopies; ++i) launch(i % kCopies);
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+  CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
   cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  const int repeats = 4 * static_cast<int>(weights.size());
-  for (int i = -4; i < repeats; ++i) {
-    if (i == 0) cudaEventRecord(begin, stream);
-    p.weight = weights[(i + 4) % weights.size()];
-    CHECK_CUDA(SkinnyGemm(p, stream));
+  CHECK_CUDA(cudaEventCreate(&begin));
+  CHECK_CUDA(cudaEventCreate(&end));
+  std::vector<float> times;
+  for (int i = -2; i < kReplays; ++i) {
+    CHECK_CUDA(cudaEventRecord(begin, stream));
+    CHECK_CUDA(cudaGraphLaunch(exec, stream));
+    CHECK_CUDA(cudaEventRecord(end, stream));
+    CHECK_CUDA(cudaEventSynchronize(end));
+    float ms = 0;
+    CHECK_CUDA(cudaEventElapsedTime(&ms, begin, end));
+    if (i >= 0) times.push_back(ms);
   }
-  cudaEventRecord(end, stream);
-  CHECK_CUDA(cudaEventSynchronize(end));
-  float ms = 0;
-  cudaEventElapsedTime(&ms, begin, end);
-  return ms * 1000.0 / repeats;
+  std::nth_element(times.begin(), times.begin() + kReplays / 2, times.end());
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  cudaGraphExecDestroy(exec);
+  cudaGraphDestroy(graph);
+  return times[kReplays / 2] * 1000.0 / (kRounds * kCopies);
 }
 
-void Product(const char* name, int64_t rows, int64_t cols, bool fp8, Gemm& gemm,
-             cudaStream_t stream) {
-  const DType type = fp8 ? DType::kF8E4M3 : DType::kBF16;
-  const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(type));
-  float* scale = static_cast<float*>(Random((rows + 1024) * 4, false));
-  std::vector<MatrixView> weights;
-  uint8_t* all = static_cast<uint8_t*>(Random(bytes * 8, fp8));
-  for (int i = 0; i < 8; ++i) weights.push_back({all + i * bytes, scale, type, rows, cols});
-  void* x = Random(1024 * cols * 2, fp8);
-  void* out = Random(1024 * rows * 2, false);
-  for (const int tokens : {16, 32, 64, 128, 256, 512, 1024}) {
-    GemmParams p = {weights[0], x, scale, out, DType::kBF16, tokens};
-    double first = 0, best = 0, skinny = 0;
-    const std::string error = gemm.Tune(p, weights, stream, 16, &first, &best);
-    if (tokens <= kMaxSkinnyTokens) {
-      skinny = SkinnyMicroseconds({weights[0], x, scale, out, DType::kBF16, tokens, true}, weights,
-                                  stream);
-    }
-    const double floor = bytes / 3.0e6;
-    std::printf(
-        "%-8s %5ld x %5ld  T %4d  byte floor %6.1f us  cublaslt %6.1f  best of 16 %6.1f  "
-        "(%4.0f TFLOP/s)  skinny %6.1f %s\n",
-        name, static_cast<long>(rows), static_cast<long>(cols), tokens, floor, first, best,
-        2e-6 * tokens * rows * cols / best, skinny, error.c_str());
-  }
-  cudaFree(all);
-  cudaFree(x);
-  cudaFree(out);
-  cudaFree(scale);
+std::string Describe(const DecodeGemmShape& s) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%dx%d split %d groups %d,%d stages %d", s.row_tile,
+                s.token_tile, s.split, s.row_group, s.token_group, s.stages);
+  return text;
 }
 
-int Main(bool fp8) {
-  cudaStream_t stream;
-  CHECK_CUDA(cudaStreamCreate(&stream));
-  CHECK_CUDA(InitSkinnyGemm());
+struct Bench {
+  bool fp8 = false, all = false;
+  cudaStream_t stream = nullptr;
   void* workspace = nullptr;
-  CHECK_CUDA(cudaMalloc(&workspace, Gemm::kWorkspaceBytes));
-  Gemm gemm;
-  if (const std::string error = gemm.Init(workspace); !error.empty()) {
-    std::fprintf(stderr, "%s\n", error.c_str());
-    return 1;
+  float* residual = nullptr;
+  float* squares = nullptr;
+
+  std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
+                                    GemmEpilogue epilogue) const {
+    std::vector<DecodeGemmShape> cuts;
+    for (const int row_tile : {128, 192}) {
+      for (const int token_tile : {32, 64, 128}) {
+        if (token_tile < std::min(tokens, 128)) continue;
+        if (token_tile > std::max(tokens, 32)) continue;
+        for (const int split : {1, 2, 4}) {
+          for (const int row_group : {1, 2}) {
+            for (const int token_group : {1, 2}) {
+              if (token_group > 1 && tokens <= token_tile) continue;
+              DecodeGemmShape s;
+              s.row_tile = row_tile, s.token_tile = token_tile, s.split = split;
+              s.row_group = row_group, s.token_group = token_group;
+              for (const int stages : {0, 110 * 1024 / 128 / (row_tile + token_tile)}) {
+                s.stages = stages;
+                const DecodeGemmShape c = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+                if (c.row_tile > 0 && c.blocks() <= 400 && c.blocks() >= 32) cuts.push_back(c);
+              }
+            }
+          }
+        }
+      }
+    }
+    return cuts;
   }
-  Product("qfi", 3 * 2048, 2048, fp8, gemm, stream);
-  Product("o", 2048, 2048, fp8, gemm, stream);
-  Product("gate_up", 2 * 5632, 2048, fp8, gemm, stream);
-  Product("down", 2048, 5632, fp8, gemm, stream);
+
+  void Product(const char* name, int64_t rows, int64_t cols, GemmEpilogue epilogue) {
+    const DType type = fp8 ? DType::kF8E4M3 : DType::kBF16;
+    const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(type));
+    float* scale = static_cast<float*>(Random((rows + 1024) * 4, false));
+    uint8_t* all_weights = static_cast<uint8_t*>(Random(bytes * kCopies, fp8));
+    std::vector<MatrixView> weights;
+    for (int i = 0; i < kCopies; ++i) {
+      weights.push_back({all_weights + i * bytes, scale, type, rows, cols});
+    }
+    void* x = Random(1024 * cols * 2, fp8);
+    void* out = Random(1024 * rows * 2, false);
+    for (const int tokens : {16, 64, 128, 256}) {
+      Gemm gemm;
+      if (!gemm.Init(workspace).empty()) std::exit(1);
+      GemmParams p = {weights[0], x, scale, out, DType::kBF16, std::max(tokens, 64)};
+      const auto cublas = [&](int i) {
+        p.weight = weights[i];
+        if (const std::string e = gemm.Run(p, stream); !e.empty()) std::puts(e.c_str());
+      };
+      const double first = GraphMicroseconds(stream, cublas);
+      double unused;
+      gemm.Tune(p, weights, stream, 16, &unused, &unused);
+      const double best = GraphMicroseconds(stream, cublas);
+      const double floor = static_cast<double>(bytes) / 3.0e6;
+      const double flop = 2.0 * tokens * static_cast<double>(rows * cols);
+      std::printf("%-8s T %4d  floor %5.1f us  cublaslt %6.1f, best of 16 %6.1f (%4.0f TFLOP/s)",
+                  name, tokens, floor, first, best, flop / best * 1e-6);
+      if (tokens <= kMaxDecodeGemmTokens) Own(weights, x, scale, out, tokens, epilogue, floor);
+      std::puts("");
+      std::fflush(stdout);
+    }
+    cudaFree(all_weights);
+    cudaFree(x);
+    cudaFree(out);
+    cudaFree(scale);
+  }
+
+  void Own(const std::vector<MatrixView>& weights, void* x, float* scale, void* out, int tokens,
+           GemmEpilogue epilogue, double floor) {
+    DecodeGemmParams p;
+    p.x = x, p.x_scale = scale, p.tokens = tokens, p.epilogue = epilogue, p.out = out;
+    p.residual = residual, p.next_norm = scale, p.square_sums_out = squares, p.overlap = true;
+    if (epilogue != GemmEpilogue::kResidual) {
+      p.square_sums = squares + 65536, p.num_square_sums = 16, p.eps = 1e-5f;
+    }
+    const MatrixView& w = weights[0];
+    const auto time = [&](const DecodeGemmShape& shape) {
+      return GraphMicroseconds(stream, [&](int i) {
+        p.weight = weights[i];
+        CHECK_CUDA(DecodeGemm(p, shape, stream));
+      });
+    };
+    const DecodeGemmShape chosen = ChooseDecodeGemm(w.rows, w.cols, tokens, w.type, epilogue);
+    const double chosen_us = time(chosen);
+    DecodeGemmShape best = chosen;
+    double best_us = chosen_us;
+    std::string others;
+    for (const DecodeGemmShape& s : Cuts(w.rows, w.cols, tokens, w.type, epilogue)) {
+      const double us = time(s);
+      if (us < best_us) best_us = us, best = s;
+      char text[96];
+      std::snprintf(text, sizeof(text), "\n    %s: %.1f", Describe(s).c_str(), us);
+      others += text;
+    }
+    std::printf("  own %6.1f (%3.0f %% of floor; %s)  best %6.1f (%s)", chosen_us,
+                100 * floor / chosen_us, Describe(chosen).c_str(), best_us, Describe(best).c_str());
+    if (all) std::printf("%s", others.c_str());
+  }
+};
+
+int Main(Bench bench) {
+  CHECK_CUDA(cudaStreamCreate(&bench.stream));
+  CHECK_CUDA(InitDecodeGemm());
+  CHECK_CUDA(cudaMalloc(&bench.workspace, Gemm::kWorkspaceBytes));
+  bench.residual = static_cast<float*>(Random(256 * 2048 * 4, false));
+  bench.squares = static_cast<float*>(Random(131072 * 4, false));
+  bench.Product("qfi", 3 * 2048, 2048, GemmEpilogue::kStore);
+  bench.Product("o", 2048, 2048, GemmEpilogue::kResidual);
+  bench.Product("gate_up", 2 * 5632, 2048, GemmEpilogue::kSwiGlu);
+  bench.Product("down", 2048, 5632, GemmEpilogue::kResidual);
   return 0;
 }
 
@@ -109,5 +204,10 @@ int Main(bool fp8) {
 }  // namespace hgrn2::cuda
 
 int main(int argc, char** argv) {
-  return hgrn2::cuda::Main(argc > 1 && std::strcmp(argv[1], "fp8") == 0);
+  hgrn2::cuda::Bench bench;
+  for (int i = 1; i < argc; ++i) {
+    bench.fp8 |= std::strcmp(argv[i], "fp8") == 0;
+    bench.all |= std::strcmp(argv[i], "all") == 0;
+  }
+  return hgrn2::cuda::Main(bench);
 }

@@ -123,6 +123,17 @@ def phase_seconds(before, after):
     return means
 
 
+def engine_gaps(before, after):
+    """Share of gaps between tokens, as the engine sees them, up to each bucket's bound in ms."""
+    counts = []
+    for key in after:
+        match = re.match(r'vllm:inter_token_latency_seconds_bucket\{.*le="([\d.e+-]+)"', key)
+        if match and match[1] != "+Inf":
+            counts.append((float(match[1]), after[key] - before.get(key, 0)))
+    total = max(delta(before, after, "vllm:inter_token_latency_seconds_count"), 1)
+    return {bound * 1e3: round(n / total, 4) for bound, n in sorted(counts) if 0.0005 < n / total < 0.9999}
+
+
 def watch(server, seconds):
     """Tokens per second, steps and threads of the server over the next seconds."""
     threads, before = server.threads(), server.metrics()
@@ -136,8 +147,14 @@ def watch(server, seconds):
                           max(delta(before, after, "hgrn2_batch_size_count"), 1),
             "steps_per_s": delta(before, after, "hgrn2_batch_size_count") / span,
             "phases_ms": {k: round(v * 1e3, 3) for k, v in phase_seconds(before, after).items()},
+            "engine_gaps_ms": engine_gaps(before, after),
             "cpu_cores": sum(c for c, _, _ in cpu) / span,
             "busiest_threads": [f"{n} {c / span:.2f}" for c, n, _ in cpu[:8]]}
+
+
+def show(seen, *more):
+    keys = ("mean_batch", "steps_per_s", "phases_ms", "engine_gaps_ms", "cpu_cores", "busiest_threads", *more)
+    print("    ", {k: seen[k] for k in keys}, flush=True)
 
 
 def client_flags(args, streams, output):
@@ -152,15 +169,15 @@ def run_streams(args, server, streams, bare):
     report = load.stop()
     seen.update(streams=streams, bare_tokens_per_s=streams / bare,
                 share_of_bare=seen["tokens_per_s"] * bare / streams, bare_step_ms=bare * 1e3)
-    seen.update({k: report[k + "_itl_ms"] for k in ("median", "p99", "max")})
+    seen.update({k: report[k + "_itl_ms"] for k in ("median", "p90", "p95", "p99", "p99.9", "max")})
     seen["tokens_per_message"] = report["hgrn2"]["tokens_per_message"]
     seen["p99_over_step"] = seen["p99"] / seen["bare_step_ms"]
     seen["client_warnings"] = report["hgrn2"]["warnings"]
     print(f"streams {streams:4d}: {seen['tokens_per_s']:9.0f} tok/s, bare {seen['bare_tokens_per_s']:9.0f}: "
-          f"{100 * seen['share_of_bare']:.1f} %; gaps p50 {seen['median']:.2f} p99 {seen['p99']:.2f} max {seen['max']:.2f} ms, "
+          f"{100 * seen['share_of_bare']:.1f} %; gaps p50 {seen['median']:.2f} "
+          f"p90 {seen['p90']:.2f} p95 {seen['p95']:.2f} p99 {seen['p99']:.2f} p99.9 {seen['p99.9']:.2f} max {seen['max']:.2f} ms, "
           f"bare step {seen['bare_step_ms']:.2f} ms: p99 {seen['p99_over_step']:.2f} x")
-    print("    ", {k: seen[k] for k in ("mean_batch", "steps_per_s", "phases_ms", "cpu_cores", "busiest_threads",
-                                        "tokens_per_message", "client_warnings")}, flush=True)
+    show(seen, "tokens_per_message", "client_warnings")
     return seen
 
 
@@ -191,7 +208,7 @@ def run_prompts(args, server, streams, bare):
               f"{seen['p99']:.2f} max {seen['max']:.2f} ms: p99 {seen['p99_over_step']:.2f} x the bare step, "
               f"{seen['p99_over_mean_step']:.2f} x the mean step; prompts' TTFT p50 {seen['ttft_median']:.0f} p99 "
               f"{seen['ttft_p99']:.0f} ms")
-        print("    ", {k: seen[k] for k in ("mean_batch", "steps_per_s", "phases_ms", "cpu_cores", "busiest_threads")}, flush=True)
+        show(seen)
         results[name] = seen
         time.sleep(1)
     return results

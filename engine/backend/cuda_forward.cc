@@ -20,6 +20,14 @@ constexpr int64_t kMostSkinnyTokens = 64;
 void CudaForward::UseSkinnyGemm(bool on) { use_skinny_gemm = on; }
 
 absl::Status CudaForward::Init() {
+  cudaStream_t side = nullptr;
+  CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
+  side_.reset(side);
+  for (CudaEvent* event : {&fork_, &join_}) {
+    cudaEvent_t e = nullptr;
+    CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+    event->reset(e);
+  }
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
   const cudaError_t skinny = use_skinny_gemm ? cuda::InitSkinnyGemm() : cudaErrorNotSupported;
   if (skinny != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(skinny);
@@ -87,8 +95,27 @@ absl::Status CudaForward::ShortConv(const StepShape& shape, int32_t layer, cudaS
   return absl::OkStatus();
 }
 
-absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
-  const void* qfi = model_.conv_size > 0 ? buffers_.activations.qfi_conv : buffers_.activations.qfi;
+absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer,
+                                           cudaStream_t stream) {
+  cuda::DecodeStepParams p;
+  p.qfi = RecurrenceInput();
+  p.o = buffers_.activations.o;
+  p.lower_bound = model_.layers[layer].lower_bound;
+  p.slots = Array<int32_t>(shape.decode_slots);
+  p.token_rows = Array<int32_t>(shape.decode_rows);
+  p.reset = Array<uint8_t>(shape.decode_reset);
+  p.state = buffers_.state[layer];
+  p.ring = Ring(layer);
+  p.batch = shape.decode_slots.count;
+  p.num_heads = model_.heads;
+  p.head_dim = model_.head_dim;
+  p.activation = model_.activation_type;
+  p.programmatic = overlap_ && !IsMixed(shape);
+  return CudaStatus(cuda::LaunchDecodeStep(p, stream), "decode step");
+}
+
+absl::Status CudaForward::PrefillRecurrence(const StepShape& shape, int32_t layer,
+                                            cudaStream_t stream) {
   const float* lower_bound = model_.layers[layer].lower_bound;
   if (shape.flush_slots.count > 0) {
     const cuda::GatherStateParams p = {buffers_.state[layer],
@@ -102,39 +129,35 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
                                        model_.activation_type};
     CUDA_RETURN_IF_ERROR(cuda::LaunchGatherState(p, stream));
   }
-  if (shape.decode_slots.count > 0) {
-    cuda::DecodeStepParams p;
-    p.qfi = qfi;
-    p.o = buffers_.activations.o;
-    p.lower_bound = lower_bound;
-    p.slots = Array<int32_t>(shape.decode_slots);
-    p.token_rows = Array<int32_t>(shape.decode_rows);
-    p.reset = Array<uint8_t>(shape.decode_reset);
-    p.state = buffers_.state[layer];
-    p.ring = Ring(layer);
-    p.batch = shape.decode_slots.count;
-    p.num_heads = model_.heads;
-    p.head_dim = model_.head_dim;
-    p.activation = model_.activation_type;
-    p.programmatic = overlap_;
-    CUDA_RETURN_IF_ERROR(cuda::LaunchDecodeStep(p, stream));
+  cuda::PrefillParams p;
+  p.qfi = RecurrenceInput();
+  p.o = buffers_.activations.o;
+  p.lower_bound = lower_bound;
+  p.items = Array<cuda::PrefillItem>(shape.prefill_items);
+  p.workspace = buffers_.prefill_workspace;
+  p.state = buffers_.state[layer];
+  p.num_items = shape.prefill_items.count;
+  p.has_long_sequences = shape.has_long_sequences;
+  p.num_heads = model_.heads;
+  p.head_dim = model_.head_dim;
+  p.activation = model_.activation_type;
+  return CudaStatus(cuda::LaunchPrefill(p, stream), "prefill");
+}
+
+// Decodes and prompts of a step are different sequences: in a mixed step they run side by side. A
+// short prompt keeps a few multiprocessors busy for as long as a full walk takes; its blocks go
+// first.
+absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  if (!IsMixed(shape)) {
+    if (shape.prefill_items.count > 0) return PrefillRecurrence(shape, layer, stream);
+    return shape.decode_slots.count > 0 ? DecodeRecurrence(shape, layer, stream) : absl::OkStatus();
   }
-  if (shape.prefill_items.count > 0) {
-    cuda::PrefillParams p;
-    p.qfi = qfi;
-    p.o = buffers_.activations.o;
-    p.lower_bound = lower_bound;
-    p.items = Array<cuda::PrefillItem>(shape.prefill_items);
-    p.workspace = buffers_.prefill_workspace;
-    p.state = buffers_.state[layer];
-    p.num_items = shape.prefill_items.count;
-    p.has_long_sequences = shape.has_long_sequences;
-    p.num_heads = model_.heads;
-    p.head_dim = model_.head_dim;
-    p.activation = model_.activation_type;
-    CUDA_RETURN_IF_ERROR(cuda::LaunchPrefill(p, stream));
-  }
-  return absl::OkStatus();
+  CUDA_RETURN_IF_ERROR(cudaEventRecord(fork_.get(), stream));
+  CUDA_RETURN_IF_ERROR(cudaStreamWaitEvent(side_.get(), fork_.get()));
+  RETURN_IF_ERROR(PrefillRecurrence(shape, layer, side_.get()));
+  CUDA_RETURN_IF_ERROR(cudaEventRecord(join_.get(), side_.get()));
+  RETURN_IF_ERROR(DecodeRecurrence(shape, layer, stream));
+  return CudaStatus(cudaStreamWaitEvent(stream, join_.get()), "joining prompts and decodes");
 }
 
 absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
@@ -156,7 +179,7 @@ absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaS
   p.rows = rows;
   p.d = model_.d;
   p.eps = model_.g_norm_eps;
-  p.overlap = overlap_;
+  p.overlap = overlap_ && !IsMixed(shape);  // it also waits for the side stream
   CUDA_RETURN_IF_ERROR(cuda::RmsNorm(p, stream));
   return Product(w.o, a.h, a.h_scale, a.delta, model_.activation_type, rows, stream);
 }

@@ -4,6 +4,8 @@
 #include <cuda_runtime_api.h>
 
 #include <functional>
+#include <memory>
+#include <type_traits>
 
 #include "absl/status/status.h"
 #include "engine/backend/cuda_buffers.h"
@@ -43,9 +45,18 @@ class CudaForward {
   const T* Array(const StepArray& array) const {
     return reinterpret_cast<const T*>(buffers_.step_device + array.offset);
   }
+  static bool IsMixed(const StepShape& shape) {
+    return shape.decode_slots.count > 0 && shape.prefill_items.count > 0;
+  }
+  const void* RecurrenceInput() const {
+    const CudaActivations& a = buffers_.activations;
+    return model_.conv_size > 0 ? a.qfi_conv : a.qfi;
+  }
   absl::Status Sample(const StepShape& shape, int32_t first, int32_t rows, cudaStream_t stream);
   absl::Status Attention(const StepShape& shape, int32_t layer, cudaStream_t stream);
   absl::Status Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  absl::Status DecodeRecurrence(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  absl::Status PrefillRecurrence(const StepShape& shape, int32_t layer, cudaStream_t stream);
   absl::Status ShortConv(const StepShape& shape, int32_t layer, cudaStream_t stream);
   absl::Status Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream);
   // h = norm(x), of the type that products with `weight` read.
@@ -54,12 +65,21 @@ class CudaForward {
   absl::Status Product(const cuda::MatrixView& weight, const void* x, const float* x_scale,
                        void* out, DType out_type, int64_t rows, cudaStream_t stream);
 
+  struct Destroy {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+  };
+  using CudaStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, Destroy>;
+  using CudaEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Destroy>;
+
   const cuda::ModelView& model_;
   const CudaSizes& sizes_;
   CudaBuffers& buffers_;
   bool overlap_;
   bool has_skinny_gemm_ = false;
   cuda::Gemm gemm_;
+  CudaStream side_;  // the prompts of a mixed step
+  CudaEvent fork_, join_;
 };
 
 }  // namespace hgrn2

@@ -1,5 +1,6 @@
 #include "server/application.h"
 
+#include <ctime>
 #include <filesystem>
 #include <utility>
 #include <vector>
@@ -37,6 +38,27 @@ EngineOptions ToEngineOptions(const ServerOptions& options, Metrics* metrics) {
   engine.max_num_queued_reqs = options.max_num_queued_reqs;
   engine.observer = metrics;
   return engine;
+}
+
+HttpServerOptions ToHttpOptions(const ServerOptions& options, Metrics* metrics) {
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
+  };
+  HttpServerOptions http;
+  http.host = options.host;
+  http.port = options.http_port;
+  http.num_threads = options.http_num_threads;
+  http.max_connections = options.http_max_connections;
+  http.max_header_bytes = static_cast<uint32_t>(options.http_max_header_bytes);
+  http.max_body_bytes = static_cast<uint64_t>(options.http_max_body_bytes);
+  http.header_timeout = milliseconds(options.http_header_timeout);
+  http.body_timeout = milliseconds(options.http_body_timeout);
+  http.idle_timeout = milliseconds(options.http_idle_timeout);
+  http.write_timeout = milliseconds(options.http_write_timeout);
+  http.on_answered = [metrics](std::string_view path, int status) {
+    metrics->OnHttpDone(path, status);
+  };
+  return http;
 }
 
 }  // namespace
@@ -111,20 +133,7 @@ absl::Status Application::Listen() {
   context.max_response_bytes = options_.grpc_max_message_bytes;
   service_ = std::make_unique<InferenceService>(std::move(context));
 
-  HttpRouter router;
-  AddOpsRoutes({engine_.get(), metrics_.get(), &ready_, options_.liveness_timeout}, &router);
-  HttpServerOptions http;
-  http.host = options_.host;
-  http.port = options_.http_port;
-  http.max_connections = options_.http_max_connections;
-  http.max_header_bytes = static_cast<uint32_t>(options_.http_max_header_bytes);
-  http.max_body_bytes = static_cast<uint64_t>(options_.http_max_body_bytes);
-  http.idle_timeout =
-      std::chrono::milliseconds(static_cast<int64_t>(options_.http_idle_timeout * 1e3));
-  http.on_answered = [metrics = metrics_.get()](std::string_view path, int status) {
-    metrics->OnHttpDone(path, status);
-  };
-  ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), std::move(router)));
+  RETURN_IF_ERROR(StartHttp());
   ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(*service_, options_));
   ready_ = true;
   // Parsed by scripts that start the server on port 0: keep the form.
@@ -133,8 +142,29 @@ absl::Status Application::Listen() {
   return absl::OkStatus();
 }
 
+absl::Status Application::StartHttp() {
+  GatewayOptions gateway;
+  gateway.generation = {frontend_.get(), metrics_.get(), options_.stream_buffer_bytes,
+                        options_.http_max_response_bytes};
+  gateway.chat_max_tokens = defaults_.max_new_tokens.value_or(options_.chat_max_tokens);
+  gateway.max_prompt_tokens = options_.max_prompt_tokens;
+  gateway.started = static_cast<int64_t>(std::time(nullptr));
+  gateway_ = std::make_unique<Gateway>(std::move(gateway));
+
+  HttpGateOptions gate;
+  ASSIGN_OR_RETURN(gate.api_keys, LoadApiKeys(options_.http_api_key, options_.http_api_key_file));
+  gate.cors_allow_origins = SplitList(options_.cors_allow_origin);
+  HttpRouter router(std::move(gate));
+  AddOpsRoutes({engine_.get(), metrics_.get(), &ready_, options_.liveness_timeout}, &router);
+  gateway_->AddRoutes(&router);
+  ASSIGN_OR_RETURN(http_,
+                   HttpServer::Start(ToHttpOptions(options_, metrics_.get()), std::move(router)));
+  return absl::OkStatus();
+}
+
 bool Application::Drain() {
   ready_ = false;
+  http_->CloseAfterAnswers();
   grpc_->SetServing(false);
   const bool clean = engine_->Drain(std::chrono::duration_cast<Duration>(
       std::chrono::duration<double>(options_.shutdown_timeout)));
@@ -143,7 +173,8 @@ bool Application::Drain() {
     LOG_WARNING("requests still ran after {} s and were ended (--shutdown-timeout)",
                 options_.shutdown_timeout);
   }
-  if (!service_->WaitUntilIdle(kFlushTime)) {
+  const bool flushed = service_->WaitUntilIdle(kFlushTime);
+  if (!http_->Drain(kFlushTime) || !flushed) {
     LOG_WARNING("some clients did not read their last messages and are cut off");
   }
   grpc_->Shutdown(kHangUpTime);

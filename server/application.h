@@ -13,6 +13,7 @@
 #include "server/http/http_server.h"
 #include "server/inference_service.h"
 #include "server/metrics.h"
+#include "server/openai/gateway.h"
 #include "server/options.h"
 
 namespace hgrn2 {
@@ -41,6 +42,7 @@ class Application {
  private:
   explicit Application(const ServerOptions& options) : options_(options) {}
   absl::Status StartEngines(const BackendFactory& make_backend);
+  absl::Status StartHttp();
   void LogModel(const ModelWeights& weights) const;
 
   const ServerOptions options_;
@@ -53,6 +55,7 @@ class Application {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<InferenceService> service_;
+  std::unique_ptr<Gateway> gateway_;
   std::atomic<bool> ready_{false};
   std::unique_ptr<GrpcServer> grpc_;
   std::unique_ptr<HttpServer> http_;

@@ -243,26 +243,49 @@ std::vector<OptionSpec> ServingOptions() {
   return {
       Text("host", &O::host, "an address or host name", "Address to listen on."),
       Integer("grpc-port", &O::grpc_port, 0, 65535, "gRPC port. 0: any free one, see the log."),
-      Integer("http-port", &O::http_port, 0, 65535,
-              "Port of /metrics, /health, /ready and /version. 0: any free one, see the log."),
+      Integer(
+          "http-port", &O::http_port, 0, 65535,
+          "Port of the OpenAI-compatible API, /metrics, /health and /ready. 0: any free one, see "
+          "the log."),
       Integer("grpc-max-message-bytes", &O::grpc_max_message_bytes, 1 << 16, 1 << 30,
               "Largest request, and largest answer of a unary call."),
-      Integer("stream-buffer-bytes", &O::stream_buffer_bytes, 1 << 10, 1 << 30,
-              "Unsent output kept for one slow reader of Generate; beyond it the request is "
-              "cancelled with RESOURCE_EXHAUSTED."),
+      Integer(
+          "stream-buffer-bytes", &O::stream_buffer_bytes, 1 << 10, 1 << 30,
+          "Unsent output kept for one slow reader of a stream, over gRPC or HTTP; beyond it the "
+          "request is cancelled (RESOURCE_EXHAUSTED)."),
       Number("grpc-max-connection-age", &O::grpc_max_connection_age, 0, 86400 * 30, " of seconds",
              "Age at which a connection is asked to go, so that clients see new replicas. 0: off."),
       Number("grpc-max-connection-age-grace", &O::grpc_max_connection_age_grace, 0, 86400,
              " of seconds", "Time that calls of such a connection have to finish."),
+      Integer("http-num-threads", &O::http_num_threads, 1, 64, "Threads of the HTTP server."),
       Integer("http-max-connections", &O::http_max_connections, 1, 65536,
               "Open HTTP connections; further ones are closed at once."),
       Integer("http-max-header-bytes", &O::http_max_header_bytes, 1 << 10, 1 << 20,
-              "Largest HTTP request head."),
+              "Largest HTTP request head; beyond it 431."),
       Integer("http-max-body-bytes", &O::http_max_body_bytes, 0, 1 << 30,
-              "Largest HTTP request body."),
+              "Largest HTTP request body; beyond it 413."),
+      Integer("http-max-response-bytes", &O::http_max_response_bytes, 1 << 16, 1 << 30,
+              "Largest answer over HTTP that is not streamed."),
+      Number("http-header-timeout", &O::http_header_timeout, 0.1, 3600, " of seconds",
+             "Time for an HTTP request's head to arrive whole; beyond it 408."),
+      Number("http-body-timeout", &O::http_body_timeout, 0.1, 3600, " of seconds",
+             "Time for an HTTP request's body to arrive whole; beyond it 408."),
       Number("http-idle-timeout", &O::http_idle_timeout, 0.1, 3600, " of seconds",
-             "Time without a whole HTTP request or an answer taken, after which the connection is "
-             "closed."),
+             "Time between two HTTP requests of a connection, after which it is closed."),
+      Number("http-write-timeout", &O::http_write_timeout, 0.1, 3600, " of seconds",
+             "Time without an HTTP client taking anything of its answer, after which the "
+             "connection is closed and the request cancelled."),
+      Text(
+          "http-api-key", &O::http_api_key, "keys separated by commas",
+          "API keys of /v1, /tokenize and /detokenize, sent as 'Authorization: Bearer KEY'. Unset, "
+          "and no http-api-key-file: everybody may ask. gRPC is not guarded by them."),
+      Text("http-api-key-file", &O::http_api_key_file, "a file",
+           "File with API keys, one a line, in addition to http-api-key."),
+      Text("cors-allow-origin", &O::cors_allow_origin, "origins separated by commas, or *",
+           "Web origins whose pages may use the HTTP API. Unset: none but the server's own."),
+      Integer("chat-max-tokens", &O::chat_max_tokens, 1, 1 << 20,
+              "Most tokens of an answer of /v1/chat/completions and /v1/responses whose request "
+              "sets no limit, unless generation_config.json has max_new_tokens."),
       Number("liveness-timeout", &O::liveness_timeout, 1, 3600, " of seconds",
              "/health fails when the engine's loop has not turned for so long."),
       Number("shutdown-timeout", &O::shutdown_timeout, 0, 86400, " of seconds",

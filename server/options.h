@@ -46,10 +46,19 @@ struct ServerOptions {
   int32_t stream_buffer_bytes = 4 << 20;
   double grpc_max_connection_age = 0;  // seconds; 0: off
   double grpc_max_connection_age_grace = 30;
-  int32_t http_max_connections = 1024;
+  int32_t http_num_threads = 1;
+  int32_t http_max_connections = 4096;
   int32_t http_max_header_bytes = 16 << 10;
-  int32_t http_max_body_bytes = 1 << 20;
+  int32_t http_max_body_bytes = 4 << 20;
+  int32_t http_max_response_bytes = 64 << 20;
+  double http_header_timeout = 10;  // seconds, as all of these
+  double http_body_timeout = 60;
   double http_idle_timeout = 60;
+  double http_write_timeout = 60;
+  std::string http_api_key;       // comma-separated
+  std::string http_api_key_file;  // one per line
+  std::string cors_allow_origin;  // comma-separated
+  int32_t chat_max_tokens = 1024;
   double liveness_timeout = 30;
 
   double shutdown_timeout = 30;

@@ -49,9 +49,8 @@ class ConnectionResponder : public HttpResponder {
   }
   void Send(HttpResponse response) override {
     if (!Advance(State::kUnused, State::kDone)) return;
-    connection_->Post([response = std::move(response), extra = headers_](HttpConnection& c) mutable {
-      c.SendWhole(std::move(response), extra);
-    });
+    connection_->Post([response = std::move(response), extra = headers_](
+                          HttpConnection& c) mutable { c.SendWhole(std::move(response), extra); });
   }
   void Begin(HttpResponse head) override {
     if (!Advance(State::kUnused, State::kStreaming)) return;
@@ -127,8 +126,9 @@ void HttpConnection::CheckDeadline(Time now) {
   if (now < deadline_ && now < write_deadline_) return;
   if (now >= write_deadline_) return Close();
   if (phase_ == Phase::kHead || phase_ == Phase::kBody) {
-    return Refuse(408, "the request did not arrive in time (http-header-timeout, "
-                       "http-body-timeout)");
+    return Refuse(408,
+                  "the request did not arrive in time (http-header-timeout, "
+                  "http-body-timeout)");
   }
   Close();
 }
@@ -226,14 +226,16 @@ void HttpConnection::Listen(std::shared_ptr<HttpStreamListener> listener) {
 void HttpConnection::AppendHead(const HttpResponse& response, const HttpHeaders& extra) {
   status_ = response.status;
   if (thread_->shared->close_after_answers) keep_alive_ = false;
-  pending_ += fmt::format("HTTP/1.1 {} {}\r\nServer: hgrn2-server/{}\r\nDate: {}\r\n",
-                          response.status, ReasonPhrase(response.status), ServerVersion(),
-                          HttpDate());
+  pending_ +=
+      fmt::format("HTTP/1.1 {} {}\r\nServer: hgrn2-server/{}\r\nDate: {}\r\n", response.status,
+                  ReasonPhrase(response.status), ServerVersion(), HttpDate());
   if (!response.content_type.empty()) {
-    pending_ += "Content-Type: " + response.content_type + "\r\n";
+    pending_.append("Content-Type: ").append(response.content_type).append("\r\n");
   }
   for (const HttpHeaders* headers : {&response.headers, &extra}) {
-    for (const auto& [name, value] : *headers) pending_ += name + ": " + value + "\r\n";
+    for (const auto& [name, value] : *headers) {
+      pending_.append(name).append(": ").append(value).append("\r\n");
+    }
   }
   // Said in both cases for clients of HTTP/1.0, whose default is the other one.
   pending_ += keep_alive_ ? "Connection: keep-alive\r\n" : "Connection: close\r\n";
@@ -293,8 +295,8 @@ void HttpConnection::Flush() {
       if (outgoing_.empty()) return OnFlushed();
     }
     error_code error;
-    sent_ += socket_.write_some(
-        asio::buffer(outgoing_.data() + sent_, outgoing_.size() - sent_), error);
+    sent_ +=
+        socket_.write_some(asio::buffer(outgoing_.data() + sent_, outgoing_.size() - sent_), error);
     if (!error) continue;
     if (error != asio::error::would_block) return Close();
     waiting_to_write_ = true;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <fstream>
+
+#include "base/status.h"
 
 namespace hgrn2 {
 namespace {
@@ -19,8 +22,9 @@ bool EqualInConstantTime(std::string_view presented, std::string_view key) {
 bool IsBearer(std::string_view value) {
   constexpr std::string_view kScheme = "bearer ";
   return value.size() > kScheme.size() &&
-         std::equal(kScheme.begin(), kScheme.end(), value.begin(),
-                    [](char a, char b) { return a == std::tolower(static_cast<unsigned char>(b)); });
+         std::equal(kScheme.begin(), kScheme.end(), value.begin(), [](char a, char b) {
+           return a == std::tolower(static_cast<unsigned char>(b));
+         });
 }
 
 }  // namespace
@@ -71,6 +75,34 @@ std::vector<std::string> SplitList(std::string_view list) {
     if (comma == std::string_view::npos) return out;
     list.remove_prefix(comma + 1);
   }
+}
+
+absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view list,
+                                                     const std::string& file) {
+  constexpr size_t kMaxKeyBytes = 4096;
+  std::vector<std::string> keys = SplitList(list);
+  if (!file.empty()) {
+    std::ifstream stream(file);
+    if (!stream) return InvalidArgument("http-api-key-file", "cannot open file '{}'", file);
+    const size_t before = keys.size();
+    for (std::string line; std::getline(stream, line);) {
+      for (std::string& key : SplitList(line)) keys.push_back(std::move(key));
+    }
+    // Serving everybody because a file is empty is not what its owner wants.
+    if (keys.size() == before) {
+      return InvalidArgument("http-api-key-file", "file '{}' has no keys", file);
+    }
+  }
+  for (const std::string& key : keys) {
+    const bool visible = std::all_of(key.begin(), key.end(), [](char c) {
+      return static_cast<unsigned char>(c) > 0x20 && static_cast<unsigned char>(c) < 0x7f;
+    });
+    if (!visible || key.size() > kMaxKeyBytes) {
+      return InvalidArgument("http-api-key", "keys are up to {} visible ASCII characters",
+                             kMaxKeyBytes);
+    }
+  }
+  return keys;
 }
 
 }  // namespace hgrn2

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "server/http/http_types.h"
 
 namespace hgrn2 {
@@ -33,5 +34,10 @@ class HttpGate {
 
 // Items of a comma-separated list, trimmed, without empty ones.
 std::vector<std::string> SplitList(std::string_view list);
+
+// The keys of `list` (comma-separated) and of the lines of `file`, unless it is "".
+// INVALID_ARGUMENT: no file, none in it, or a key that no header can carry. Errors name no key.
+absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view list,
+                                                     const std::string& file);
 
 }  // namespace hgrn2

@@ -17,7 +17,8 @@ template <typename Methods>
 std::string AllowedMethods(const Methods& methods) {
   std::string allowed;
   for (const auto& [method, unused] : methods) {
-    allowed += (allowed.empty() ? "" : ", ") + method;
+    if (!allowed.empty()) allowed += ", ";
+    allowed += method;
     if (method == "GET") allowed += ", HEAD";
   }
   return allowed + ", OPTIONS";
@@ -26,8 +27,9 @@ std::string AllowedMethods(const Methods& methods) {
 // A client's id goes into logs and headers.
 std::string RequestId(const HttpRequest& request) {
   const std::string_view id = request.Header("x-request-id");
-  const bool usable = !id.empty() && id.size() <= 256 &&
-                      std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c < 0x7f; });
+  const bool usable =
+      !id.empty() && id.size() <= 256 &&
+      std::all_of(id.begin(), id.end(), [](char c) { return c > 0x20 && c < 0x7f; });
   return usable ? std::string(id) : MakeRequestId();
 }
 
@@ -42,9 +44,9 @@ HttpHandler Immediately(std::function<HttpResponse(const HttpRequest&)> answer) 
 
 void HttpRouter::Add(std::string_view method, std::string_view path, HttpHandler handler,
                      Access access) {
-  const bool added =
-      paths_[std::string(path)].emplace(std::string(method), Route{std::move(handler), access})
-          .second;
+  const bool added = paths_[std::string(path)]
+                         .emplace(std::string(method), Route{std::move(handler), access})
+                         .second;
   HGRN2_CHECK(added, path);
 }
 
@@ -64,8 +66,8 @@ void HttpRouter::AnswerOptions(const HttpRequest& request, const Methods* method
   HttpResponse response;
   response.status = 204;
   response.content_type.clear();
-  const std::string allowed = methods == nullptr ? "GET, HEAD, POST, DELETE, OPTIONS"
-                                                 : AllowedMethods(*methods);
+  const std::string allowed =
+      methods == nullptr ? "GET, HEAD, POST, DELETE, OPTIONS" : AllowedMethods(*methods);
   response.headers = gate_->PreflightHeaders(request, allowed);
   response.headers.emplace_back("Allow", allowed);
   responder.Send(std::move(response));
@@ -78,8 +80,7 @@ void HttpRouter::Dispatch(HttpRequest request, std::shared_ptr<HttpResponder> re
   if (request.path == "*") return AnswerOptions(request, nullptr, *responder);
   const auto found = Find(request.path);
   if (found == paths_.end()) {
-    return responder->Send(
-        ErrorResponse(404, fmt::format("there is no '{}' here", request.path)));
+    return responder->Send(ErrorResponse(404, fmt::format("there is no '{}' here", request.path)));
   }
   const Methods& methods = found->second;
   if (request.method == "OPTIONS") return AnswerOptions(request, &methods, *responder);

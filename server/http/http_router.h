@@ -28,7 +28,8 @@ class HttpRouter {
   // Runs the handler, or answers 401, 404 or 405 (with Allow). The answer carries x-request-id.
   void Dispatch(HttpRequest request, std::shared_ptr<HttpResponder> responder) const;
 
-  // The path it was added as, if `path` is routed, else "other": bounds the label values of metrics.
+  // The path it was added as, if `path` is routed, else "other": bounds the label values of
+  // metrics.
   std::string_view PathLabel(std::string_view path) const;
 
   // Every method and path, for the API's description.

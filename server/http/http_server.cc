@@ -1,5 +1,8 @@
 #include "server/http/http_server.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -17,6 +20,20 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 
 namespace {
+
+// The usual soft limit of 1024 files is below what a server of streams needs.
+void RaiseFileLimit(int32_t max_connections) {
+  constexpr rlim_t kOthers = 256;  // gRPC, the model, logs
+  const rlim_t wanted = static_cast<rlim_t>(max_connections) + kOthers;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < wanted) {
+    LOG_WARNING("this process may open {} files, fewer than {} connections need (ulimit -n)",
+                limit.rlim_cur, max_connections);
+  }
+}
 
 // Accepts on the first I/O thread and deals connections out in turn.
 class AsioServer : public HttpServer {
@@ -90,6 +107,7 @@ absl::Status AsioServer::Listen() {
                       "cannot listen on {}:{} for HTTP: {}: {} (--host, --http-port)", options.host,
                       options.port, step, error.message());
   };
+  RaiseFileLimit(options.max_connections);
   tcp::resolver resolver(threads_[0]->context);
   const auto endpoints =
       resolver.resolve(options.host, std::to_string(options.port), tcp::resolver::passive, error);
@@ -109,21 +127,22 @@ absl::Status AsioServer::Listen() {
 
 void AsioServer::Accept() {
   const std::shared_ptr<IoThread>& thread = threads_[next_thread_++ % threads_.size()];
-  acceptor_.async_accept(thread->context, [this, &thread](boost::system::error_code error,
-                                                          tcp::socket socket) {
-    if (error == asio::error::operation_aborted) return;
-    if (error) {
-      // Out of file descriptors, most likely: trying again at once would spin.
-      LOG_WARNING("HTTP accept: {}", error.message());
-      retry_.expires_after(std::chrono::milliseconds(100));
-      retry_.async_wait([this](boost::system::error_code stopped) {
-        if (!stopped && acceptor_.is_open()) Accept();
-      });
-      return;
-    }
-    OnAccepted(std::move(socket), thread);
-    Accept();
-  });
+  acceptor_.async_accept(thread->context,
+                         [this, &thread](boost::system::error_code error, tcp::socket socket) {
+                           if (error == asio::error::operation_aborted) return;
+                           if (error) {
+                             // Out of file descriptors, most likely: trying again at once would
+                             // spin.
+                             LOG_WARNING("HTTP accept: {}", error.message());
+                             retry_.expires_after(std::chrono::milliseconds(100));
+                             retry_.async_wait([this](boost::system::error_code stopped) {
+                               if (!stopped && acceptor_.is_open()) Accept();
+                             });
+                             return;
+                           }
+                           OnAccepted(std::move(socket), thread);
+                           Accept();
+                         });
 }
 
 void AsioServer::OnAccepted(tcp::socket socket, const std::shared_ptr<IoThread>& thread) {

@@ -12,8 +12,8 @@ namespace {
 
 // Fine enough for the shortest time-out to be kept to within a quarter.
 std::chrono::milliseconds SweepInterval(const HttpServerOptions& options) {
-  const auto shortest = std::min({options.header_timeout, options.body_timeout,
-                                  options.idle_timeout, options.write_timeout});
+  const auto shortest = std::min(
+      {options.header_timeout, options.body_timeout, options.idle_timeout, options.write_timeout});
   return std::clamp(shortest / 4, std::chrono::milliseconds(10), std::chrono::milliseconds(1000));
 }
 

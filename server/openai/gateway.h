@@ -1,0 +1,59 @@
+// The OpenAI-compatible API over a Frontend: routes and the handlers behind them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "engine/frontend/worker_pool.h"
+#include "server/http/http_router.h"
+#include "server/openai/generation_call.h"
+#include "server/openai/json_input.h"
+
+namespace hgrn2 {
+
+class ChatTemplates;
+
+// Pointers outlive the gateway.
+struct GatewayOptions {
+  GenerationContext generation;
+  const ChatTemplates* chat = nullptr;  // null: this checkpoint's template cannot be used
+  std::string chat_error;               // then: why
+  int32_t chat_max_tokens = 1024;       // of answers whose request sets no limit
+  int32_t max_prompt_tokens = 1 << 20;
+  int64_t started = 0;  // seconds since 1970, the model's "created"
+};
+
+// Thread-safe. Outlives the HTTP server whose router it was added to.
+class Gateway {
+ public:
+  explicit Gateway(GatewayOptions options);
+
+  void AddRoutes(HttpRouter* router);
+
+ private:
+  using Responder = std::shared_ptr<HttpResponder>;
+  // Handlers of requests with a JSON body; an error becomes the answer.
+  using JsonHandler = absl::Status (Gateway::*)(const Json& body, const HttpRequest& request,
+                                                const Responder& responder);
+
+  void AddPost(HttpRouter* router, const char* path, JsonHandler handler, const char* prompt_field);
+  void Run(JsonHandler handler, const char* prompt_field, const HttpRequest& request,
+           const Responder& responder);
+
+  absl::Status Completions(const Json& body, const HttpRequest& request,
+                           const Responder& responder);
+
+  // What every generating request takes from its headers and gets by default.
+  absl::Status Prepare(const HttpRequest& request, GenerationBody* body) const;
+  // Token ids of the prompts, where the answer shows or counts them as it goes.
+  absl::Status FillPromptIds(const CompletionRequest& request, AnswerInfo* info) const;
+  void Start(const char* route, const char* prompt_field, GenerationBody body, AnswerInfo info,
+             std::unique_ptr<AnswerFormat> format, const Responder& responder);
+
+  const GatewayOptions options_;
+  WorkerPool workers_;  // for bodies that would hold up an I/O thread
+};
+
+}  // namespace hgrn2

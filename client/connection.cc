@@ -19,7 +19,9 @@ bool IsLocal(std::string_view target) {
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(
     const ConnectionOptions& options) {
-  if (!options.tls) return grpc::InsecureChannelCredentials();
+  const bool tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty() ||
+                   !options.tls_server_name.empty();
+  if (!tls) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions ssl;
   const std::pair<const std::string*, std::string*> files[] = {
       {&options.tls_ca, &ssl.pem_root_certs},
@@ -50,13 +52,12 @@ void AddConnectionOptions(CLI::App* app, ConnectionOptions* options) {
   app->add_option("--timeout", options->timeout_s, "Deadline of each call in seconds; 0: none")
       ->check(CLI::NonNegativeNumber)
       ->group(kGroup);
-  auto* tls = app->add_flag("--tls", options->tls, "Use TLS")->group(kGroup);
+  app->add_flag("--tls", options->tls, "Use TLS; implied by the other TLS flags and by https://")
+      ->group(kGroup);
   app->add_option("--tls-ca", options->tls_ca, "PEM file of trusted roots (default: the system's)")
-      ->needs(tls)
       ->group(kGroup);
   auto* cert =
       app->add_option("--tls-cert", options->tls_cert, "PEM file of the client's certificate")
-          ->needs(tls)
           ->group(kGroup);
   auto* key = app->add_option("--tls-key", options->tls_key, "PEM file of the client's key")
                   ->needs(cert)
@@ -64,7 +65,6 @@ void AddConnectionOptions(CLI::App* app, ConnectionOptions* options) {
   cert->needs(key);
   app->add_option("--tls-server-name", options->tls_server_name,
                   "Name expected in the server's certificate")
-      ->needs(tls)
       ->group(kGroup);
 }
 

@@ -1,6 +1,5 @@
 // hgrn2-client load: a workload against one or more servers, measured.
 #include <fmt/format.h>
-#include <hgrn2/v1/inference.grpc.pb.h>
 
 #include <cstdio>
 #include <memory>
@@ -9,41 +8,16 @@
 #include <vector>
 
 #include "client/commands.h"
+#include "client/load/backend.h"
 #include "client/load/html_report.h"
 #include "client/load/load_options.h"
 #include "client/load/load_session.h"
-#include "client/rpc_error.h"
 #include "client/text_io.h"
 
 namespace hgrn2::client {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-constexpr double kGetModelTimeoutS = 10;
-
-// Fills in what random prompts need to know of the model, from its server.
-grpc::Status AskModel(LoadOptions* options, std::string* name) {
-  ConnectionOptions connection = options->runner.connection;
-  connection.timeout_s = kGetModelTimeoutS;
-  auto channel = MakeChannel(connection, connection.target());
-  if (!channel.ok()) {
-    return {grpc::StatusCode::INVALID_ARGUMENT, std::string(channel.status().message())};
-  }
-  grpc::ClientContext context;
-  PrepareContext(connection, &context);
-  v1::GetModelRequest request;
-  request.set_model(options->runner.base.model());
-  v1::GetModelResponse model;
-  const grpc::Status status = v1::Inference::NewStub(*channel)->GetModel(&context, request, &model);
-  WorkloadOptions& workload = options->workload;
-  if (!status.ok()) return workload.vocab_size > 0 ? grpc::Status::OK : status;
-  *name = model.name();
-  if (workload.vocab_size == 0) workload.vocab_size = model.vocab_size();
-  workload.avoid_token_ids.assign(model.eos_token_ids().begin(), model.eos_token_ids().end());
-  if (model.has_bos_token_id()) workload.avoid_token_ids.push_back(model.bos_token_id());
-  return status;
-}
 
 int Fail(const absl::Status& status) {
   fmt::print(stderr, "hgrn2-client: load: {}\n", std::string(status.message()));
@@ -77,11 +51,8 @@ int RunLoad(LoadOptions options) {
     if (options.workload.vocab_size == 0) options.workload.vocab_size = 1 << 15;  // ids are unused
     return PrintSchedule(options);
   }
-  std::string model;
-  if (const grpc::Status status = AskModel(&options, &model); !status.ok()) {
-    return ReportStatus(status, "load: GetModel (or give --vocab-size)");
-  }
-  return LoadSession(std::move(options), model).Run();
+  if (absl::Status status = AskModel(&options); !status.ok()) return Fail(status);
+  return LoadSession(std::move(options)).Run();
 }
 
 int RunReport(const std::vector<std::string>& inputs, const std::string& output) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <map>
 
+#include "client/http_url.h"
 #include "client/load/spec.h"
 #include "client/sampling_flags.h"
 
@@ -98,7 +99,7 @@ void AddRequestOptions(CLI::App* app, LoadOptions* o) {
       ->check(CLI::PositiveNumber)
       ->group(kGroup);
   app->add_option_function<std::string>(
-         "--model", [o](const std::string& v) { o->runner.base.set_model(v); }, "Served model name")
+         "--model", [o](const std::string& v) { o->base.set_model(v); }, "Served model name")
       ->group(kGroup);
 }
 
@@ -152,7 +153,8 @@ void AddSearchOptions(CLI::App* app, LoadOptions* o) {
 
 void AddClientOptions(CLI::App* app, LoadOptions* o) {
   constexpr char kGroup[] = "Client";
-  app->add_option("--connections", o->runner.connections, "TCP connections to each target")
+  app->add_option("--connections", o->runner.connections,
+                  "TCP connections to each target (HTTP: at least; one per request in flight)")
       ->check(CLI::Range(1, 10'000))
       ->capture_default_str()
       ->group(kGroup);
@@ -163,6 +165,27 @@ void AddClientOptions(CLI::App* app, LoadOptions* o) {
   app->add_option("--max-records", o->runner.max_records,
                   "Requests kept one by one, for --csv and the timeline")
       ->capture_default_str()
+      ->group(kGroup);
+}
+
+void AddBackendOptions(CLI::App* app, LoadOptions* o) {
+  constexpr char kGroup[] = "Connection";
+  static const std::map<std::string, LoadBackend> kinds = {
+      {"hgrn2-grpc", LoadBackend::kGrpc},
+      {"grpc", LoadBackend::kGrpc},
+      {"openai", LoadBackend::kOpenAi},
+      {"vllm", LoadBackend::kOpenAi},
+      {"openai-chat", LoadBackend::kOpenAiChat}};
+  app->add_option_function<LoadBackend>(
+         "--backend,--transport", [o](const LoadBackend& backend) { o->given_backend = backend; },
+         "hgrn2-grpc, openai (/v1/completions) or openai-chat. Default: openai for a --target "
+         "http://... or https://..., else hgrn2-grpc")
+      ->transform(CLI::CheckedTransformer(kinds, CLI::ignore_case))
+      ->group(kGroup);
+  app->add_option("--endpoint", o->endpoint, "Path of HTTP requests, instead of the backend's own")
+      ->group(kGroup);
+  app->add_flag("--only-openai-fields", o->only_openai_fields,
+                "Leave out what vLLM added to OpenAI's API, such as ignore_eos and top_k")
       ->group(kGroup);
 }
 
@@ -206,7 +229,48 @@ absl::Status ResolvePriorities(LoadOptions* o) {
   return absl::OkStatus();
 }
 
+// Targets that are URLs are HTTP, others gRPC; --backend must not contradict them.
+absl::Status ResolveBackend(LoadOptions* o) {
+  size_t urls = 0;
+  for (const std::string& target : o->connection.targets) {
+    if (!IsHttpUrl(target)) continue;
+    ++urls;
+    if (auto url = ParseHttpUrl(target); !url.ok()) return url.status();
+  }
+  if (urls != 0 && urls != o->connection.targets.size()) {
+    return absl::InvalidArgumentError("--target: either all are http(s) URLs, or none");
+  }
+  o->backend = o->given_backend.value_or(urls > 0 ? LoadBackend::kOpenAi : LoadBackend::kGrpc);
+  const bool http = o->backend != LoadBackend::kGrpc;
+  if (http != (urls > 0)) {
+    return absl::InvalidArgumentError(
+        fmt::format("--backend {} needs --target {}", BackendName(o->backend),
+                    http ? "http://HOST:PORT or https://HOST:PORT" : "HOST:PORT"));
+  }
+  if (!http && (!o->endpoint.empty() || o->only_openai_fields)) {
+    return absl::InvalidArgumentError("--endpoint and --only-openai-fields are for HTTP targets");
+  }
+  if (!o->endpoint.empty() && o->endpoint[0] != '/') {
+    return absl::InvalidArgumentError("--endpoint: a path begins with '/'");
+  }
+  if (o->backend == LoadBackend::kOpenAiChat && o->turns != "1") {
+    return absl::InvalidArgumentError("--turns needs --backend openai or hgrn2-grpc");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+const char* BackendName(LoadBackend backend) {
+  switch (backend) {
+    case LoadBackend::kOpenAi:
+      return "openai";
+    case LoadBackend::kOpenAiChat:
+      return "openai-chat";
+    default:
+      return "hgrn2-grpc";
+  }
+}
 
 void AddLoadOptions(CLI::App* app, LoadOptions* options) {
   AddArrivalOptions(app, options);
@@ -215,13 +279,16 @@ void AddLoadOptions(CLI::App* app, LoadOptions* options) {
   AddSearchOptions(app, options);
   AddClientOptions(app, options);
   // The schedule decides lengths, and one choice is what latencies are defined for.
-  options->runner.base.mutable_sampling()->set_ignore_eos(true);
-  options->runner.base.mutable_sampling()->set_temperature(0);
-  AddSamplingOptions(app, options->runner.base.mutable_sampling(), {"max_tokens", "n", "seed"});
-  AddConnectionOptions(app, &options->runner.connection);
+  options->base.mutable_sampling()->set_ignore_eos(true);
+  options->base.mutable_sampling()->set_temperature(0);
+  AddSamplingOptions(app, options->base.mutable_sampling(), {"max_tokens", "n", "seed"});
+  AddConnectionOptions(app, &options->connection);
+  AddBackendOptions(app, options);
 }
 
 absl::Status Resolve(LoadOptions* o) {
+  if (absl::Status status = ResolveBackend(o); !status.ok()) return status;
+  o->runner.timeout_s = o->connection.timeout_s;
   const std::tuple<const char*, const std::string*, double, Distribution*> specs[] = {
       {"--prompt-tokens", &o->prompt_tokens, 1, &o->workload.prompt_tokens},
       {"--output-tokens", &o->output_tokens, 1, &o->workload.output_tokens},

@@ -1,17 +1,36 @@
 // The flags of `load`, and what they mean for the parts of the load tool.
 #pragma once
 
+#include <hgrn2/v1/inference.pb.h>
+
 #include <CLI/CLI.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "client/connection.h"
 #include "client/load/runner.h"
 #include "client/load/workload.h"
 
 namespace hgrn2::client {
 
+enum class LoadBackend {
+  kGrpc,        // hgrn2.v1.Inference/Generate
+  kOpenAi,      // HTTP, server-sent events of /v1/completions
+  kOpenAiChat,  // the same of /v1/chat/completions
+};
+// As the JSON result names it.
+const char* BackendName(LoadBackend backend);
+
 struct LoadOptions {
+  ConnectionOptions connection;
+  std::optional<LoadBackend> given_backend;  // unset: by the targets
+  LoadBackend backend = LoadBackend::kGrpc;  // set by Resolve
+  std::string endpoint;                      // path of HTTP requests; empty: the backend's own
+  bool only_openai_fields = false;           // nothing that vLLM added to OpenAI's API
+  v1::GenerateRequest base;                  // model and sampling of every request
+  std::string model_name;                    // as the server names it, for reports
   RunnerOptions runner;
   WorkloadOptions workload;
 

@@ -9,6 +9,7 @@
 
 #include "client/commands.h"
 #include "client/interrupt.h"
+#include "client/load/backend.h"
 #include "client/load/html_report.h"
 #include "client/load/metrics_scraper.h"
 #include "client/load/progress_display.h"
@@ -25,11 +26,12 @@ using Json = nlohmann::ordered_json;
 constexpr int kMaxAutoRuns = 20;
 constexpr double kSaturatedGain = 1.05;  // less than this from doubling the load: saturated
 
-RunDescription Describe(const LoadOptions& options, const std::string& model) {
+RunDescription Describe(const LoadOptions& options) {
   RunDescription d;
   d.label = options.label;
-  d.model = model;
-  d.target = fmt::format("{}", fmt::join(options.runner.connection.targets, ","));
+  d.model = options.model_name;
+  d.backend = BackendName(options.backend);
+  d.target = fmt::format("{}", fmt::join(options.connection.targets, ","));
   d.workload = DescribeWorkload(options);
   d.rate = options.workload.rate;
   d.burstiness = options.workload.burstiness;
@@ -74,8 +76,7 @@ double GoodShare(const Json& run) {
 
 }  // namespace
 
-LoadSession::LoadSession(LoadOptions options, std::string model)
-    : options_(std::move(options)), model_(std::move(model)) {}
+LoadSession::LoadSession(LoadOptions options) : options_(std::move(options)) {}
 
 void LoadSession::Interrupt() {
   std::lock_guard lock(mu_);
@@ -85,7 +86,7 @@ void LoadSession::Interrupt() {
 absl::StatusOr<Json*> LoadSession::RunOnce(const LoadOptions& options) {
   auto workload = Workload::Create(options.workload);
   if (!workload.ok()) return workload.status();
-  Runner runner(options.runner, workload->get());
+  Runner runner(options.runner, workload->get(), [&] { return MakeTransport(options); });
   if (absl::Status status = runner.Connect(); !status.ok()) return status;
   {
     std::lock_guard lock(mu_);
@@ -93,7 +94,8 @@ absl::StatusOr<Json*> LoadSession::RunOnce(const LoadOptions& options) {
     runner_ = &runner;
   }
   std::unique_ptr<MetricsScraper> scraper;
-  if (!options.metrics_url.empty()) scraper = std::make_unique<MetricsScraper>(options.metrics_url);
+  if (!options.metrics_url.empty())
+    scraper = std::make_unique<MetricsScraper>(options.metrics_url, options.connection);
   std::unique_ptr<ProgressDisplay> progress;
   if (!options.quiet) progress = std::make_unique<ProgressDisplay>(&runner, options.runner);
   const RunResult result = runner.Run();
@@ -102,7 +104,7 @@ absl::StatusOr<Json*> LoadSession::RunOnce(const LoadOptions& options) {
     std::lock_guard lock(mu_);
     runner_ = nullptr;
   }
-  Json run = ToJson(result, Describe(options, model_));
+  Json run = ToJson(result, Describe(options));
   if (scraper != nullptr) run["hgrn2"]["server_metrics"] = scraper->Finish();
   if (!options.csv_path.empty()) csv_ = ToCsv(result);
   report_["runs"].push_back(std::move(run));

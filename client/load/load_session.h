@@ -11,8 +11,8 @@ namespace hgrn2::client {
 
 class LoadSession {
  public:
-  // REQUIRES: options resolved. `model`: the served model's name, for reports.
-  LoadSession(LoadOptions options, std::string model);
+  // REQUIRES: options resolved.
+  explicit LoadSession(LoadOptions options);
 
   // Runs everything, prints, writes the files; what was measured is written also when a signal or
   // an error ends it early. Returns the exit code.
@@ -30,7 +30,6 @@ class LoadSession {
   absl::Status WriteOutputs();
 
   const LoadOptions options_;
-  const std::string model_;
   nlohmann::ordered_json report_{{"runs", nlohmann::ordered_json::array()}};
   std::string csv_;  // of the last run
   std::mutex mu_;

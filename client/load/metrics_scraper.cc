@@ -1,22 +1,14 @@
 #include "client/load/metrics_scraper.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <boost/asio/connect.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
 #include <cstdlib>
 #include <sstream>
 #include <utility>
 
+#include "client/http_get.h"
+
 namespace hgrn2::client {
 namespace {
-
-namespace asio = boost::asio;
-namespace beast = boost::beast;
-
-constexpr auto kTimeout = std::chrono::seconds(2);
 
 // Names whose value over time is worth a chart; everything else only by its increase.
 bool IsGauge(const std::string& name) {
@@ -32,57 +24,6 @@ bool EndsWith(const std::string& text, const std::string& end) {
 }
 
 }  // namespace
-
-absl::StatusOr<std::string> HttpGet(const std::string& url) {
-  const std::string scheme = "http://";
-  if (url.rfind(scheme, 0) != 0) {
-    return absl::InvalidArgumentError(fmt::format("'{}': expected http://host[:port]/path", url));
-  }
-  const size_t slash = url.find('/', scheme.size());
-  std::string host = url.substr(scheme.size(), slash - scheme.size());
-  const std::string path = slash == std::string::npos ? "/" : url.substr(slash);
-  std::string port = "80";
-  const size_t colon = host.rfind(':');
-  if (colon != std::string::npos && host.find(']', colon) == std::string::npos) {
-    port = host.substr(colon + 1);
-    host.resize(colon);
-  }
-  if (host.size() > 2 && host.front() == '[') host = host.substr(1, host.size() - 2);
-
-  // Asynchronous operations run to their end here: the synchronous ones have no time limit.
-  asio::io_context io;
-  beast::error_code error;
-  asio::ip::tcp::resolver resolver(io);
-  const auto endpoints = resolver.resolve(host, port, error);
-  if (error) return absl::UnavailableError(fmt::format("{}: {}", url, error.message()));
-  beast::tcp_stream stream(io);
-  stream.expires_after(kTimeout);
-  beast::http::request<beast::http::empty_body> request(beast::http::verb::get, path, 11);
-  request.set(beast::http::field::host, host);
-  request.set(beast::http::field::connection, "close");
-  beast::flat_buffer buffer;
-  beast::http::response<beast::http::string_body> response;
-  const auto step = [&](beast::error_code e, auto next) {
-    error = e;
-    if (!e) next();
-  };
-  stream.async_connect(endpoints, [&](beast::error_code e, const auto&) {
-    step(e, [&] {
-      beast::http::async_write(stream, request, [&](beast::error_code e, size_t) {
-        step(e, [&] {
-          beast::http::async_read(stream, buffer, response,
-                                  [&](beast::error_code e, size_t) { error = e; });
-        });
-      });
-    });
-  });
-  io.run();
-  if (error) return absl::UnavailableError(fmt::format("{}: {}", url, error.message()));
-  if (response.result() != beast::http::status::ok) {
-    return absl::UnavailableError(fmt::format("{}: HTTP status {}", url, response.result_int()));
-  }
-  return std::move(response.body());
-}
 
 std::map<std::string, double> ParseMetrics(const std::string& text) {
   std::map<std::string, double> values;
@@ -113,8 +54,11 @@ std::map<std::string, double> ParseMetrics(const std::string& text) {
   return values;
 }
 
-MetricsScraper::MetricsScraper(std::string url)
-    : url_(std::move(url)), start_(std::chrono::steady_clock::now()), thread_([this] { Loop(); }) {}
+MetricsScraper::MetricsScraper(std::string url, const ConnectionOptions& connection)
+    : url_(std::move(url)),
+      connection_(connection),
+      start_(std::chrono::steady_clock::now()),
+      thread_([this] { Loop(); }) {}
 
 MetricsScraper::~MetricsScraper() {
   if (thread_.joinable()) Finish();
@@ -131,7 +75,7 @@ void MetricsScraper::Loop() {
 
 void MetricsScraper::ScrapeOnce() {
   const std::chrono::duration<double> t = std::chrono::steady_clock::now() - start_;
-  const absl::StatusOr<std::string> body = HttpGet(url_);
+  const absl::StatusOr<std::string> body = HttpGet(url_, connection_);
   std::lock_guard lock(mu_);
   error_ = body.ok() ? "" : std::string(body.status().message());
   if (!body.ok()) return;

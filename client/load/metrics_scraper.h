@@ -10,12 +10,9 @@
 #include <string>
 #include <thread>
 
-#include "absl/status/statusor.h"
+#include "client/connection.h"
 
 namespace hgrn2::client {
-
-// Body of a GET over plain HTTP. `url` is http://host[:port]/path; 2 s time limit.
-absl::StatusOr<std::string> HttpGet(const std::string& url);
 
 // Prometheus text format to values; samples of one name are summed over their labels; histogram
 // buckets are left out.
@@ -24,7 +21,8 @@ std::map<std::string, double> ParseMetrics(const std::string& text);
 // Scrapes from construction to Finish, on a thread of its own.
 class MetricsScraper {
  public:
-  explicit MetricsScraper(std::string url);
+  // The API key and TLS files are those of `connection`.
+  MetricsScraper(std::string url, const ConnectionOptions& connection);
   ~MetricsScraper();
 
   // {"url", "error" if the last scrape failed, "delta": {counter: increase over the run},
@@ -36,6 +34,7 @@ class MetricsScraper {
   void ScrapeOnce();
 
   const std::string url_;
+  const ConnectionOptions connection_;
   const std::chrono::steady_clock::time_point start_;
   std::mutex mu_;
   std::condition_variable changed_;

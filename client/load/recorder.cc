@@ -1,5 +1,7 @@
 #include "client/load/recorder.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "client/rpc_error.h"
@@ -20,6 +22,10 @@ const char* OutcomeName(Outcome outcome) {
       return "interrupted";
   }
   return "";
+}
+
+std::string RequestRecord::code_name() const {
+  return http_status > 0 ? fmt::format("HTTP {}", http_status) : CodeName(code);
 }
 
 bool Goodput::IsGood(const RequestRecord& r) const {
@@ -85,7 +91,7 @@ void Recorder::OnDone(const RequestRecord& r, const std::string& error) {
       return;
     case Outcome::kFailed: {
       ++failed;
-      const std::string code = CodeName(r.code);
+      const std::string code = r.code_name();
       ++errors[code];
       error_samples.emplace(code, error);
       return;

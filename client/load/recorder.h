@@ -41,12 +41,15 @@ struct RequestRecord {
   float server_prefill_s = -1;
   float server_decode_s = -1;
   grpc::StatusCode code = grpc::StatusCode::OK;
+  int32_t http_status = 0;  // of a refusal over HTTP, else 0
   Outcome outcome = Outcome::kCompleted;
   bool warmup = false;
   bool held_back = false;  // waited for a place under --concurrency
 
   int64_t ttft() const { return first - intended; }
   int64_t e2e() const { return last - intended; }
+  // "HTTP 429" or "RESOURCE_EXHAUSTED".
+  std::string code_name() const;
   // Time per output token after the first; REQUIRES output_tokens > 1.
   int64_t tpot() const { return (last - first) / (output_tokens - 1); }
 };

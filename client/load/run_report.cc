@@ -9,7 +9,6 @@
 #include <iterator>
 
 #include "client/load/spec.h"
-#include "client/rpc_error.h"
 
 namespace hgrn2::client {
 namespace {
@@ -168,7 +167,7 @@ Json ToJson(const RunResult& result, const RunDescription& d) {
   };
   const std::time_t started = static_cast<std::time_t>(result.started_unix);
   Json json{{"date", fmt::format("{:%Y%m%d-%H%M%S}", fmt::gmtime(started))},
-            {"backend", "hgrn2-grpc"},
+            {"backend", d.backend},
             {"label", d.label},
             {"model_id", d.model},
             {"num_prompts", r.completed + r.failed + r.cancelled + r.deadline}};
@@ -309,7 +308,7 @@ std::string ToCsv(const RunResult& result) {
   };
   for (const RequestRecord& r : result.recorder.records) {
     fmt::format_to(out, "{},{},{},{},{},{},{},{},{},{},{},{:.3f},{:.3f}", r.session, r.turn,
-                   r.target, OutcomeName(r.outcome), CodeName(r.code), r.warmup ? 1 : 0, r.priority,
+                   r.target, OutcomeName(r.outcome), r.code_name(), r.warmup ? 1 : 0, r.priority,
                    r.prompt_tokens, r.cached_tokens, r.output_tokens, r.messages, ms(r.intended),
                    ms(r.sent - r.intended));
     if (r.first < 0)

@@ -11,6 +11,7 @@ namespace hgrn2::client {
 
 // What was asked for, to print beside what came out.
 struct RunDescription {
+  std::string backend = "hgrn2-grpc";
   std::string label;
   std::string model;
   std::string target;

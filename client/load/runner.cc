@@ -1,14 +1,12 @@
 #include "client/load/runner.h"
 
 #include <fmt/format.h>
-#include <hgrn2/v1/inference.grpc.pb.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <fstream>
 #include <thread>
 #include <tuple>
-#include <unordered_set>
 #include <utility>
 
 namespace hgrn2::client {
@@ -46,41 +44,45 @@ ThreadCpu ThisThreadCpu() {
 
 }  // namespace
 
-// One request in flight. At most one operation is outstanding, so the call itself is the tag.
-struct Runner::Call {
-  enum class Step { kStarting, kReading, kFinishing };
+struct Runner::Call : CallEvents {
+  Call(Runner* r, Shard* s) : runner(r), shard(s) {}
+  bool OnStarted() override {
+    cancel_sent = plan.cancel_after == 0;
+    return !cancel_sent;
+  }
+  bool OnPart(const AnswerPart& part) override { return runner->OnPart(this, part); }
+  void OnEnd(const CallEnd& end) override { runner->OnFinished(this, end); }
 
-  Step step = Step::kStarting;
+  Runner* const runner;
+  Shard* const shard;
   PlannedRequest plan;
   RequestRecord record;
   std::shared_ptr<std::vector<int32_t>> history;  // only of sessions with several turns
   bool cancel_sent = false;
   bool aborted = false;  // the server gave up on it
-  grpc::ClientContext context;
-  v1::GenerateResponse response;
-  grpc::Status status;
-  std::unique_ptr<grpc::ClientAsyncReader<v1::GenerateResponse>> reader;
 };
 
 struct Runner::Shard {
   Shard(Goodput goodput, size_t max_records) : recorder(goodput, max_records) {}
 
-  grpc::CompletionQueue queue;
-  std::vector<std::unique_ptr<v1::Inference::Stub>> stubs;  // of each target in turn
-  std::vector<int> targets;                                 // which target a stub is for
-  std::atomic<uint64_t> next_stub{0};
+  std::unique_ptr<Transport> transport;
   std::thread thread;
 
   std::mutex mu;  // guards what follows
   Recorder recorder;
-  std::unordered_set<Call*> calls;
   Histogram recent_ttft, recent_itl;
   uint64_t tokens = 0;
   ThreadCpu cpu;
 };
 
-Runner::Runner(const RunnerOptions& options, Workload* workload)
-    : options_(options), workload_(workload), start_(SteadyClock::now()) {}
+Runner::Runner(const RunnerOptions& options, Workload* workload,
+               const MakeTransport& make_transport)
+    : options_(options), workload_(workload), start_(SteadyClock::now()) {
+  for (int i = 0; i < std::max(options_.threads, 1); ++i) {
+    shards_.push_back(std::make_unique<Shard>(options_.goodput, options_.max_records));
+    shards_.back()->transport = make_transport();
+  }
+}
 
 Runner::~Runner() = default;
 
@@ -89,31 +91,13 @@ int64_t Runner::Now() const {
 }
 
 absl::Status Runner::Connect() {
-  const auto deadline = std::chrono::system_clock::now() + std::chrono::seconds(10);
-  const auto& targets = options_.connection.targets;
-  for (int i = 0; i < std::max(options_.threads, 1); ++i) {
-    shards_.push_back(std::make_unique<Shard>(options_.goodput, options_.max_records));
+  const int shards = static_cast<int>(shards_.size());
+  const auto share = [&](int total) { return (total + shards - 1) / shards; };
+  for (auto& shard : shards_) {
+    const absl::Status status = shard->transport->Connect(share(std::max(options_.connections, 1)),
+                                                          share(options_.max_concurrency));
+    if (!status.ok()) return status;
   }
-  const size_t total = std::max(targets.size() * options_.connections, shards_.size());
-  std::vector<std::shared_ptr<grpc::Channel>> channels;
-  for (size_t i = 0; i < total; ++i) {
-    const size_t target = i % targets.size();
-    auto channel = MakeChannel(options_.connection, targets[target]);
-    if (!channel.ok()) return channel.status();
-    (*channel)->GetState(/*try_to_connect=*/true);
-    channels.push_back(*channel);
-    Shard& shard = *shards_[(i / targets.size()) % shards_.size()];
-    shard.stubs.push_back(v1::Inference::NewStub(*channel));
-    shard.targets.push_back(static_cast<int>(target));
-  }
-  for (size_t i = 0; i < total; ++i) {
-    if (!channels[i]->WaitForConnected(deadline)) {
-      return absl::UnavailableError("cannot connect to " + targets[i % targets.size()] +
-                                    " within 10 s");
-    }
-  }
-  // With more targets than threads x rounds, a shard may have been left without a stub.
-  std::erase_if(shards_, [](const auto& shard) { return shard->stubs.empty(); });
   return absl::OkStatus();
 }
 
@@ -128,7 +112,7 @@ RunResult Runner::Run() {
   Pace();
   const double wall = static_cast<double>(Now()) * 1e-9;
   const double cpu_end = ProcessCpuSeconds();
-  for (auto& shard : shards_) shard->queue.Shutdown();
+  for (auto& shard : shards_) shard->transport->Shutdown();
   for (auto& shard : shards_) shard->thread.join();
   RunResult result = Collect();
   result.cpu.wall_s = wall;
@@ -234,157 +218,113 @@ void Runner::Abort() {
   held_back_.clear();
   while (active_sessions_ > 0) {
     lock.unlock();
-    for (auto& shard : shards_) {
-      std::lock_guard shard_lock(shard->mu);
-      for (Call* call : shard->calls) call->context.TryCancel();
-    }
+    for (auto& shard : shards_) shard->transport->CancelAll();
     lock.lock();
     // Again if needed: a polling thread may have started a call just before it saw stopping_.
     changed_.wait_for(lock, std::chrono::milliseconds(50));
   }
 }
 
-v1::GenerateRequest Runner::MakeRequest(Call* call) const {
-  const PlannedRequest& plan = call->plan;
-  v1::GenerateRequest request = options_.base;
-  v1::Prompt* prompt = request.add_prompts();
-  if (plan.text >= 0) {
-    prompt->set_text(workload_->text(plan));
-  } else {
-    std::vector<int32_t> fresh;
-    if (call->history == nullptr && plan.num_turns > 1) {
-      call->history = std::make_shared<std::vector<int32_t>>();
-    }
-    std::vector<int32_t>& tokens = call->history != nullptr ? *call->history : fresh;
-    workload_->AppendPromptTokens(plan, &tokens);
-    prompt->mutable_tokens()->mutable_ids()->Assign(tokens.begin(), tokens.end());
-    call->record.prompt_tokens = static_cast<int32_t>(tokens.size());
-  }
-  request.set_request_id(fmt::format("load-{}-{}", plan.session, plan.turn));
-  request.mutable_sampling()->set_max_tokens(plan.output_tokens);
-  request.set_priority(plan.priority);
-  return request;
-}
-
 void Runner::Start(const PlannedRequest& plan, int64_t intended, bool held_back,
                    std::shared_ptr<std::vector<int32_t>> history) {
   Shard& shard = *shards_[next_shard_.fetch_add(1, std::memory_order_relaxed) % shards_.size()];
-  const size_t stub = shard.next_stub.fetch_add(1, std::memory_order_relaxed) % shard.stubs.size();
-  Call* call = new Call;  // deleted when its last event was handled
+  Call* call = new Call(this, &shard);  // deleted by OnFinished
   call->plan = plan;
   call->history = std::move(history);
-  const v1::GenerateRequest request = MakeRequest(call);
-  ConnectionOptions per_call;
-  per_call.api_key = options_.connection.api_key;
-  per_call.timeout_s = plan.deadline_s > 0 ? plan.deadline_s : options_.connection.timeout_s;
-  PrepareContext(per_call, &call->context);
 
   RequestRecord& r = call->record;
   r.session = plan.session;
   r.turn = plan.turn;
-  r.target = shard.targets[stub];
+  r.target = shard.transport->NextTarget();
   r.priority = plan.priority;
   r.intended = intended;
   r.held_back = held_back;
   r.warmup = intended < ToNanos(options_.warmup_s) || plan.session < options_.warmup_requests;
 
+  CallRequest request;
+  std::vector<int32_t> fresh;
+  if (plan.text >= 0) {
+    request.text = &workload_->text(plan);
+  } else {
+    if (call->history == nullptr && plan.num_turns > 1) {
+      call->history = std::make_shared<std::vector<int32_t>>();
+    }
+    std::vector<int32_t>& tokens = call->history != nullptr ? *call->history : fresh;
+    workload_->AppendPromptTokens(plan, &tokens);
+    request.prompt_ids = tokens;
+    r.prompt_tokens = static_cast<int32_t>(tokens.size());
+  }
+  request.request_id = fmt::format("load-{}-{}", plan.session, plan.turn);
+  request.max_tokens = plan.output_tokens;
+  request.priority = plan.priority;
+  request.timeout_s = plan.deadline_s > 0 ? plan.deadline_s : options_.timeout_s;
+
   sent_.fetch_add(1, std::memory_order_relaxed);
   const int64_t in_flight = in_flight_.fetch_add(1, std::memory_order_relaxed) + 1;
-  call->reader = shard.stubs[stub]->PrepareAsyncGenerate(&call->context, request, &shard.queue);
   {
     std::lock_guard lock(shard.mu);
-    shard.calls.insert(call);
     r.sent = Now();
     shard.recorder.OnSent(r.sent, in_flight);
   }
-  call->reader->StartCall(call);
+  shard.transport->Start(r.target, request, call);
 }
 
 void Runner::Poll(Shard* shard) {
   const ThreadCpu begin = ThisThreadCpu();
-  void* tag = nullptr;
-  bool ok = false;
-  while (shard->queue.Next(&tag, &ok)) {
-    Call* call = static_cast<Call*>(tag);
-    std::unique_lock lock(shard->mu);
-    if (call->step == Call::Step::kFinishing) {
-      lock.unlock();
-      OnFinished(shard, call);
-      continue;
-    }
-    if (call->step == Call::Step::kStarting && call->plan.cancel_after == 0) {
-      call->cancel_sent = true;
-      call->context.TryCancel();
-    }
-    if (call->step == Call::Step::kReading && ok) OnMessage(shard, call);
-    if (ok) {
-      call->step = Call::Step::kReading;
-      call->reader->Read(&call->response, call);
-    } else {
-      call->step = Call::Step::kFinishing;
-      call->reader->Finish(&call->status, call);
-    }
-  }
+  shard->transport->Run();
   const ThreadCpu end = ThisThreadCpu();
   std::lock_guard lock(shard->mu);
   shard->cpu = {end.run_s - begin.run_s, end.wait_s - begin.wait_s};
 }
 
-// REQUIRES: shard->mu held.
-void Runner::OnMessage(Shard* shard, Call* call) {
+bool Runner::OnPart(Call* call, const AnswerPart& part) {
   const int64_t now = Now();
+  Shard* const shard = call->shard;
+  std::lock_guard lock(shard->mu);
   RequestRecord& r = call->record;
-  const v1::GenerateResponse& response = call->response;
-  int tokens = 0;
-  for (const v1::ChoiceDelta& delta : response.choices()) {
-    tokens += delta.token_ids_size();
-    if (call->history != nullptr) {
-      call->history->insert(call->history->end(), delta.token_ids().begin(),
-                            delta.token_ids().end());
+  if (call->history != nullptr) {
+    call->history->insert(call->history->end(), part.token_ids.begin(), part.token_ids.end());
+  }
+  call->aborted |= part.aborted;
+  if (part.prompt_tokens >= 0) r.prompt_tokens = part.prompt_tokens;
+  if (part.cached_tokens >= 0) r.cached_tokens = part.cached_tokens;
+  if (part.queue_s >= 0) {
+    r.server_queue_s = static_cast<float>(part.queue_s);
+    r.server_prefill_s = static_cast<float>(part.prefill_s);
+    r.server_decode_s = static_cast<float>(part.decode_s);
+  }
+  if (part.tokens > 0) {
+    ++r.messages;
+    r.output_tokens += part.tokens;
+    shard->tokens += part.tokens;
+    shard->recorder.OnTokens(now, part.tokens);
+    shard->recorder.OnInFlight(now, in_flight_.load(std::memory_order_relaxed));
+    if (r.first < 0) {
+      r.first = now;
+      shard->recorder.OnFirstToken(now, r.ttft());
+      shard->recent_ttft.Add(r.ttft());
+    } else {
+      const int64_t gap = now - r.last;
+      r.max_gap = std::max(r.max_gap, gap);
+      shard->recorder.OnGap(now, gap, r.warmup);
+      shard->recent_itl.Add(gap);
     }
-    call->aborted |= delta.finish_reason() == v1::FINISH_REASON_ABORT;
+    r.last = now;
   }
-  if (response.has_usage()) {
-    r.prompt_tokens = response.usage().prompt_tokens();
-    r.cached_tokens = response.usage().cached_tokens();
-  }
-  if (response.has_timing()) {
-    r.server_queue_s = static_cast<float>(response.timing().queue());
-    r.server_prefill_s = static_cast<float>(response.timing().prefill());
-    r.server_decode_s = static_cast<float>(response.timing().decode());
-  }
-  if (tokens == 0) return;
-  ++r.messages;
-  r.output_tokens += tokens;
-  shard->tokens += tokens;
-  shard->recorder.OnTokens(now, tokens);
-  shard->recorder.OnInFlight(now, in_flight_.load(std::memory_order_relaxed));
-  if (r.first < 0) {
-    r.first = now;
-    shard->recorder.OnFirstToken(now, r.ttft());
-    shard->recent_ttft.Add(r.ttft());
-  } else {
-    const int64_t gap = now - r.last;
-    r.max_gap = std::max(r.max_gap, gap);
-    shard->recorder.OnGap(now, gap, r.warmup);
-    shard->recent_itl.Add(gap);
-  }
-  r.last = now;
-  if (call->plan.cancel_after >= 0 && r.output_tokens >= call->plan.cancel_after &&
-      !call->cancel_sent) {
-    call->cancel_sent = true;
-    call->context.TryCancel();
-  }
+  if (part.total_tokens >= 0) r.output_tokens = part.total_tokens;
+  if (call->plan.cancel_after < 0 || r.output_tokens < call->plan.cancel_after) return true;
+  call->cancel_sent = true;
+  return false;
 }
 
-void Runner::Classify(Call* call) const {
+void Runner::Classify(Call* call, CallEnd* end) const {
   RequestRecord& r = call->record;
-  r.code = call->status.error_code();
-  if (call->status.ok() && call->aborted) {
-    call->status = grpc::Status(grpc::StatusCode::ABORTED, "the server aborted the generation");
-    r.code = grpc::StatusCode::ABORTED;
-    r.outcome = Outcome::kFailed;
-  } else if (call->status.ok()) {
+  if (end->code == grpc::StatusCode::OK && call->aborted) {
+    *end = {grpc::StatusCode::ABORTED, 0, "the server aborted the generation"};
+  }
+  r.code = end->code;
+  r.http_status = end->http_status;
+  if (end->code == grpc::StatusCode::OK) {
     r.outcome = Outcome::kCompleted;
   } else if (r.code == grpc::StatusCode::CANCELLED && call->cancel_sent) {
     r.outcome = Outcome::kCancelled;
@@ -397,15 +337,16 @@ void Runner::Classify(Call* call) const {
   }
 }
 
-void Runner::OnFinished(Shard* shard, Call* raw) {
+void Runner::OnFinished(Call* raw, const CallEnd& end) {
   const std::unique_ptr<Call> call(raw);
+  Shard* const shard = call->shard;
+  CallEnd outcome = end;
   {
     std::lock_guard lock(shard->mu);
     call->record.done = Now();
-    Classify(call.get());
+    Classify(call.get(), &outcome);
     shard->recorder.OnInFlight(call->record.done, in_flight_.load(std::memory_order_relaxed));
-    shard->recorder.OnDone(call->record, call->status.error_message());
-    shard->calls.erase(raw);
+    shard->recorder.OnDone(call->record, outcome.message);
   }
   in_flight_.fetch_sub(1, std::memory_order_relaxed);
   AfterCall(*call);

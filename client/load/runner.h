@@ -1,16 +1,14 @@
 // Sends a workload to the servers and measures. Threads: the caller's paces (sleeps until the next
-// intended send time and starts calls); each polling thread owns one completion queue and
-// everything that happens to the calls on it. An answer in the closed loop starts the next call at
+// intended send time and starts calls); each polling thread owns one transport and everything that
+// happens to the calls on it. An answer in the closed loop starts the next call at
 // once, on the polling thread.
 #pragma once
-
-#include <grpcpp/grpcpp.h>
-#include <hgrn2/v1/inference.pb.h>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,14 +16,13 @@
 #include <string>
 #include <vector>
 
-#include "client/connection.h"
 #include "client/load/recorder.h"
+#include "client/load/transport.h"
 #include "client/load/workload.h"
 
 namespace hgrn2::client {
 
 struct RunnerOptions {
-  ConnectionOptions connection;
   int connections = 1;        // TCP connections to each target
   int threads = 1;            // polling threads
   int max_concurrency = 0;    // sessions at a time; 0: no limit (open loop only)
@@ -36,7 +33,7 @@ struct RunnerOptions {
   double drain_s = 60;  // after sending: wait this long for answers, then interrupt them
   size_t max_records = 1'000'000;
   Goodput goodput;
-  v1::GenerateRequest base;  // model, sampling
+  double timeout_s = 0;  // of every request without a deadline of its own; 0: none
 };
 
 // CPU use of this process while it measured.
@@ -69,7 +66,9 @@ struct Progress {
 
 class Runner {
  public:
-  Runner(const RunnerOptions& options, Workload* workload);
+  using MakeTransport = std::function<std::unique_ptr<Transport>()>;
+
+  Runner(const RunnerOptions& options, Workload* workload, const MakeTransport& make_transport);
   ~Runner();
 
   // Opens the connections, so that no request pays for a handshake. Once, first.
@@ -100,11 +99,10 @@ class Runner {
   void StartTurn(std::unique_lock<std::mutex>* lock);
   void Start(const PlannedRequest& plan, int64_t intended, bool held_back,
              std::shared_ptr<std::vector<int32_t>> history);
-  v1::GenerateRequest MakeRequest(Call* call) const;
   void Poll(Shard* shard);
-  void OnMessage(Shard* shard, Call* call);
-  void OnFinished(Shard* shard, Call* call);
-  void Classify(Call* call) const;
+  bool OnPart(Call* call, const AnswerPart& part);
+  void OnFinished(Call* call, const CallEnd& end);
+  void Classify(Call* call, CallEnd* end) const;
   void AfterCall(const Call& call);
   bool ScheduleNextTurn(const Call& call);
   RunResult Collect();

@@ -113,7 +113,7 @@ TEST(Cli, LoadFlagsAreCheckedTogether) {
   const LoadOptions plain = resolve("");
   EXPECT_EQ(plain.runner.max_concurrency, 1);
   EXPECT_EQ(plain.runner.duration_s, 10);
-  EXPECT_TRUE(plain.runner.base.sampling().ignore_eos());
+  EXPECT_TRUE(plain.base.sampling().ignore_eos());
   const LoadOptions open =
       resolve("--request-rate 5 --burstiness 0.5 --num-prompts 7 --goodput ttft:200,itl:20");
   EXPECT_EQ(open.runner.max_concurrency, 0);
@@ -121,7 +121,7 @@ TEST(Cli, LoadFlagsAreCheckedTogether) {
   EXPECT_EQ(open.workload.arrival, ArrivalKind::kGamma);
   EXPECT_EQ(open.runner.goodput.itl, 20'000'000);
   EXPECT_NE(DescribeWorkload(open).find("burstiness 0.5"), std::string::npos);
-  EXPECT_FALSE(resolve("--no-ignore-eos").runner.base.sampling().ignore_eos());
+  EXPECT_FALSE(resolve("--no-ignore-eos").base.sampling().ignore_eos());
 }
 
 TEST(TextIo, ParsesTokenIds) {

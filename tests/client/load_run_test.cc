@@ -6,122 +6,12 @@
 #include <set>
 #include <thread>
 
+#include "client/load/backend.h"
 #include "client/load/run_report.h"
-#include "client/load/runner.h"
-#include "tests/client/scripted_server.h"
+#include "tests/client/load_harness.h"
 
 namespace hgrn2::client {
 namespace {
-
-Distribution Parse(const std::string& spec) {
-  return Distribution::Parse("--test", spec, 0).value();
-}
-
-struct LoadSetup {
-  RunnerOptions runner;
-  WorkloadOptions workload;
-};
-
-LoadSetup MakeLoadSetup(const ScriptedServer& server) {
-  LoadSetup s;
-  s.runner.connection.targets = {server.address()};
-  s.workload.prompt_tokens = Parse("8");
-  s.workload.output_tokens = Parse("3");
-  s.workload.turns = Parse("1");
-  s.workload.vocab_size = 100;
-  return s;
-}
-
-RunResult RunLoad(const LoadSetup& setup) {
-  auto workload = Workload::Create(setup.workload).value();
-  Runner runner(setup.runner, workload.get());
-  EXPECT_TRUE(runner.Connect().ok());
-  return runner.Run();
-}
-
-Script Tokens(std::vector<double> at_s) {
-  Script script;
-  script.token_at_s = std::move(at_s);
-  return script;
-}
-
-uint64_t SessionOf(const v1::GenerateRequest& request) {
-  return std::stoull(request.request_id().substr(5));
-}
-
-// numpy.percentile
-double Percentile(std::vector<double> values, double q) {
-  std::sort(values.begin(), values.end());
-  const double rank = q * static_cast<double>(values.size() - 1);
-  const auto low = static_cast<size_t>(rank);
-  const size_t high = std::min(low + 1, values.size() - 1);
-  return values[low] + (rank - static_cast<double>(low)) * (values[high] - values[low]);
-}
-
-struct Expected {
-  std::vector<double> ttft_ms, tpot_ms, itl_ms, e2el_ms;
-};
-
-// Largest relative error of any reported statistic.
-double WorstError(const nlohmann::ordered_json& json, const Expected& expected,
-                  std::string* which) {
-  double worst = 0;
-  const std::pair<const char*, const std::vector<double>*> metrics[] = {
-      {"ttft", &expected.ttft_ms},
-      {"tpot", &expected.tpot_ms},
-      {"itl", &expected.itl_ms},
-      {"e2el", &expected.e2el_ms}};
-  for (const auto& [name, values] : metrics) {
-    const auto check = [&, name = name](const std::string& statistic, double exact) {
-      const std::string key = statistic + "_" + name + "_ms";
-      const double error = std::abs(json.at(key).get<double>() - exact) / exact;
-      if (error > worst) {
-        worst = error;
-        *which = key + " = " + json.at(key).dump() + ", expected " + std::to_string(exact);
-      }
-    };
-    double sum = 0;
-    for (double v : *values) sum += v;
-    check("mean", sum / static_cast<double>(values->size()));
-    check("p50", Percentile(*values, 0.5));
-    check("p90", Percentile(*values, 0.9));
-    check("p95", Percentile(*values, 0.95));
-    check("p99", Percentile(*values, 0.99));
-  }
-  return worst;
-}
-
-// Delays are real, so a machine that is busy with something else can spoil a measurement: a check
-// to 1 % may be tried again. It never passes by luck: an error of the method is there every time.
-template <typename Attempt>
-void WithinOnePercent(Attempt attempt) {
-  std::string which;
-  double error = 1;
-  for (int i = 0; i < 4 && error > 0.01; ++i) error = attempt(&which);
-  EXPECT_LE(error, 0.01) << which;
-}
-
-// What the server did, by its own clock: each request's tokens as written, counted from the time at
-// which the schedule wanted it sent.
-Expected FromServer(const RunResult& result, ScriptedServer* server) {
-  Expected expected;
-  const auto served = server->served();
-  for (const RequestRecord& r : result.recorder.records) {
-    const auto& written = served.at("load-" + std::to_string(r.session) + "-0").written;
-    const SteadyTime intended = result.started + std::chrono::nanoseconds(r.intended);
-    const auto ms = [](SteadyTime from, SteadyTime to) {
-      return std::chrono::duration<double, std::milli>(to - from).count();
-    };
-    expected.ttft_ms.push_back(ms(intended, written.front()));
-    expected.e2el_ms.push_back(ms(intended, written.back()));
-    expected.tpot_ms.push_back(ms(written.front(), written.back()) /
-                               static_cast<double>(written.size() - 1));
-    for (size_t i = 1; i < written.size(); ++i) {
-      expected.itl_ms.push_back(ms(written[i - 1], written[i]));
-    }
-  }
-  return expected;
-}
 
 TEST(LoadRun, ReportsKnownDelaysToOnePercent) {
   // Request i: first token after 400 + 10 i ms, then gaps of 200 + 4 i and 202 + 4 i ms.
@@ -132,7 +22,7 @@ TEST(LoadRun, ReportsKnownDelaysToOnePercent) {
   WithinOnePercent([&](std::string* which) {
     ScriptedServer server(
         [&](const auto& request, SteadyTime) { return script(SessionOf(request)); });
-    LoadSetup s = MakeLoadSetup(server);
+    LoadOptions s = MakeLoadOptions({server.address()});
     s.workload.rate = "20";
     s.workload.arrival = ArrivalKind::kConstant;
     s.runner.max_requests = 60;
@@ -141,7 +31,7 @@ TEST(LoadRun, ReportsKnownDelaysToOnePercent) {
     for (const RequestRecord& r : result.recorder.records) {
       EXPECT_NEAR(static_cast<double>(r.intended), 5e7 * static_cast<double>(r.session + 1), 2);
     }
-    const Expected expected = FromServer(result, &server);
+    const Expected expected = FromServer(result, server.served());
     // The server may be late on a busy machine but never early: its delays are at least the
     // script's.
     EXPECT_GE(Percentile(expected.ttft_ms, 0.5), 695);
@@ -177,7 +67,7 @@ TEST(LoadRun, AStallIsCountedFromTheIntendedSendTime) {
         const double delay = t >= kStallBegin && t < kStallEnd ? kStallEnd - t + kBase : kBase;
         return Tokens({delay, delay + 0.3, delay + 0.6});
       });
-      LoadSetup s = MakeLoadSetup(server);
+      LoadOptions s = MakeLoadOptions({server.address()});
       s.workload.rate = "10";
       s.workload.arrival = ArrivalKind::kConstant;
       s.runner.max_requests = 40;
@@ -194,7 +84,7 @@ TEST(LoadRun, AStallIsCountedFromTheIntendedSendTime) {
         // Four at a time, each for 0.9 s and longer: the queue in the client only grows.
         EXPECT_GT(reported("p50_ttft_ms"), 2000);
       }
-      return WorstError(json, FromServer(result, &server), which);
+      return WorstError(json, FromServer(result, server.served()), which);
     });
   }
 }
@@ -209,7 +99,7 @@ TEST(LoadRun, ErrorsCancelsAndDeadlinesAreToldApart) {
     }
     return script;
   });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 10;
   s.runner.max_requests = 100;
   const RunResult plain = RunLoad(s);
@@ -225,11 +115,11 @@ TEST(LoadRun, ErrorsCancelsAndDeadlinesAreToldApart) {
     script.wait_for_cancel = true;
     return script;
   });
-  LoadSetup c = MakeLoadSetup(endless);
+  LoadOptions c = MakeLoadOptions({endless.address()});
   c.runner.max_concurrency = 20;
   c.runner.max_requests = 20;
   c.workload.cancel_share = 1;
-  c.workload.cancel_after = Parse("2");
+  c.workload.cancel_after = ParseDistribution("2");
   const RunResult cancelled = RunLoad(c);
   EXPECT_EQ(cancelled.recorder.cancelled, 20u);
   EXPECT_EQ(cancelled.recorder.failed, 0u);
@@ -237,11 +127,11 @@ TEST(LoadRun, ErrorsCancelsAndDeadlinesAreToldApart) {
   for (const auto& [id, served] : endless.served()) EXPECT_TRUE(served.cancelled) << id;
 
   ScriptedServer slow([](const auto&, SteadyTime) { return Tokens({5.0}); });
-  LoadSetup d = MakeLoadSetup(slow);
+  LoadOptions d = MakeLoadOptions({slow.address()});
   d.runner.max_concurrency = 5;
   d.runner.max_requests = 5;
   d.workload.deadline_share = 1;
-  d.workload.deadline = Parse("0.2");
+  d.workload.deadline = ParseDistribution("0.2");
   const RunResult late = RunLoad(d);
   EXPECT_EQ(late.recorder.deadline, 5u);
   EXPECT_EQ(late.recorder.failed, 0u);
@@ -258,7 +148,7 @@ TEST(LoadRun, ClosedLoopKeepsItsConcurrency) {
     --now;
     return Tokens({0.0});
   });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 6;
   s.runner.max_requests = 60;
   s.runner.threads = 2;
@@ -273,7 +163,7 @@ TEST(LoadRun, WarmUpIsNotMeasured) {
   ScriptedServer server([](const auto& request, SteadyTime) {
     return Tokens({SessionOf(request) < 5 ? 0.3 : 0.02});
   });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 1;
   s.runner.warmup_requests = 5;
   s.runner.max_requests = 10;
@@ -286,7 +176,7 @@ TEST(LoadRun, WarmUpIsNotMeasured) {
 
 TEST(LoadRun, DurationEndsAClosedLoop) {
   ScriptedServer server([](const auto&, SteadyTime) { return Tokens({0.05}); });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 3;
   s.runner.duration_s = 0.6;
   const RunResult result = RunLoad(s);
@@ -301,7 +191,7 @@ TEST(LoadRun, ServerQueueTimeIsReported) {
     script.queue_s = 0.125;
     return script;
   });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 2;
   s.runner.max_requests = 4;
   EXPECT_NEAR(ToJson(RunLoad(s), {})["p50_queue_ms"].get<double>(), 125, 0.1);
@@ -309,11 +199,11 @@ TEST(LoadRun, ServerQueueTimeIsReported) {
 
 TEST(LoadRun, SessionsContinueTheirText) {
   ScriptedServer server([](const auto&, SteadyTime) { return Tokens({0.0, 0.01}); });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 2;
   s.runner.max_requests = 3;
-  s.workload.turns = Parse("3");
-  s.workload.think_time = Parse("0.05");
+  s.workload.turns = ParseDistribution("3");
+  s.workload.think_time = ParseDistribution("0.05");
   const RunResult result = RunLoad(s);
   EXPECT_EQ(result.recorder.completed, 9u);
   std::map<std::string, std::vector<int>> prompts;
@@ -343,8 +233,7 @@ TEST(LoadRun, SpreadsOverTargets) {
   const auto script = [](const auto&, SteadyTime) { return Tokens({0.0}); };
   ScriptedServer a(script);
   ScriptedServer b(script);
-  LoadSetup s = MakeLoadSetup(a);
-  s.runner.connection.targets.push_back(b.address());
+  LoadOptions s = MakeLoadOptions({a.address(), b.address()});
   s.runner.max_concurrency = 4;
   s.runner.max_requests = 40;
   EXPECT_EQ(RunLoad(s).recorder.completed, 40u);
@@ -358,11 +247,11 @@ TEST(LoadRun, StopInterruptsAndKeepsWhatWasMeasured) {
     script.wait_for_cancel = SessionOf(request) >= 10;
     return script;
   });
-  LoadSetup s = MakeLoadSetup(server);
+  LoadOptions s = MakeLoadOptions({server.address()});
   s.runner.max_concurrency = 2;
   s.runner.duration_s = 60;
   auto workload = Workload::Create(s.workload).value();
-  Runner runner(s.runner, workload.get());
+  Runner runner(s.runner, workload.get(), [&] { return MakeTransport(s); });
   ASSERT_TRUE(runner.Connect().ok());
   std::thread stopper([&] {
     while (runner.Snapshot().completed < 10) {
@@ -379,13 +268,10 @@ TEST(LoadRun, StopInterruptsAndKeepsWhatWasMeasured) {
 }
 
 TEST(LoadRun, AnUnreachableServerIsAnErrorNotAHang) {
-  LoadSetup s;
-  s.runner.connection.targets = {"127.0.0.1:1"};
-  s.workload.prompt_tokens = s.workload.output_tokens = Parse("1");
-  s.workload.vocab_size = 10;
+  LoadOptions s = MakeLoadOptions({"127.0.0.1:1"});
   s.runner.max_concurrency = 1;
   auto workload = Workload::Create(s.workload).value();
-  Runner runner(s.runner, workload.get());
+  Runner runner(s.runner, workload.get(), [&] { return MakeTransport(s); });
   EXPECT_EQ(runner.Connect().code(), absl::StatusCode::kUnavailable);
 }
 

@@ -4,6 +4,7 @@
 #include <grpc/health/v1/health.grpc.pb.h>
 #include <hgrn2/v1/inference.grpc.pb.h>
 
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -20,6 +21,7 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 struct Script {
   std::vector<double> token_at_s;  // when each token is written, seconds after the call arrived
   grpc::Status status;
+  int http_status = 0;           // HTTP only: refuse with this, before any token
   double queue_s = 0;            // reported in Timing
   bool wait_for_cancel = false;  // after the tokens, hold the stream until the client is gone
 };

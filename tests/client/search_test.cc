@@ -9,6 +9,7 @@
 #include <boost/asio/write.hpp>
 #include <thread>
 
+#include "client/http_get.h"
 #include "client/load/metrics_scraper.h"
 
 namespace hgrn2::client {
@@ -104,7 +105,7 @@ TEST(Metrics, ScrapesDeltasAndSeries) {
   const std::string gauge = "vllm:num_requests_running{model_name=\"m\"} ";
   TinyHttpServer server({gauge + "1\nvllm:generation_tokens_total 100\n",
                          gauge + "3\nvllm:generation_tokens_total 350\n"});
-  MetricsScraper scraper(server.url());
+  MetricsScraper scraper(server.url(), {});
   std::this_thread::sleep_for(std::chrono::milliseconds(300));  // the first scrape, not a second
   const auto json = scraper.Finish();
   EXPECT_FALSE(json.contains("error")) << json;
@@ -114,7 +115,7 @@ TEST(Metrics, ScrapesDeltasAndSeries) {
 }
 
 TEST(Metrics, FailuresAreReportedNotFatal) {
-  EXPECT_FALSE(HttpGet("https://localhost/metrics").ok());
+  EXPECT_FALSE(HttpGet("ftp://localhost/metrics").ok());
   EXPECT_FALSE(HttpGet("http://127.0.0.1:1/metrics").ok());
   TinyHttpServer broken({""});
   const auto status = HttpGet(broken.url()).status();

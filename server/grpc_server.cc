@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/hang_up.h"
 
 namespace hgrn2 {
 namespace {
@@ -82,6 +83,7 @@ void GrpcServer::SetServing(bool serving) {
 }
 
 void GrpcServer::Shutdown(Duration grace) {
+  HangUp(port_);
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::duration_cast<std::chrono::system_clock::duration>(grace));
   server_->Wait();

@@ -27,8 +27,9 @@ class GrpcServer {
   int port() const { return port_; }
   // What grpc.health.v1 says of "" and of hgrn2.v1.Inference.
   void SetServing(bool serving);
-  // Takes no new calls; cancels those that have not ended after `grace`. Returns when all have
-  // ended.
+  // Closes the port and its connections, so that calls which have not ended, or come too late, are
+  // UNAVAILABLE to their clients. Returns when all have ended here; cancels those that take longer
+  // than `grace`. Once every call that should end well has ended.
   void Shutdown(Duration grace);
 
  private:

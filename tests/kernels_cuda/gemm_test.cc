@@ -1,6 +1,6 @@
 #include "kernels/cuda/gemm/gemm.h"
 
-#include "kernels/cuda/gemm/skinny_gemm.h"
+#include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/mlp/mlp.h"
 #include "tests/kernels_cuda/device_test.h"
 
@@ -32,23 +32,43 @@ TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
   }
 }
 
-TEST(ChooseSkinnyGemmTest, FitsTheDevice) {
-  for (const int64_t rows : {128, 2048, 2560, 6144, 11264, 32000}) {
-    for (const int64_t cols : {64, 256, 2048, 5632, 6912}) {
-      for (const int tokens : {1, 32, 33, 64, 100, 128}) {
-        const SkinnyGemmShape s = ChooseSkinnyGemm(rows, cols, tokens, DType::kBF16);
-        EXPECT_GE(s.token_tile, tokens);
-        EXPECT_LE(s.shared_bytes, 225u * 1024);
-        EXPECT_GE(s.stages, 2);
-        EXPECT_LE(s.stages, 16);
-        EXPECT_LE(s.split, 4);
-        EXPECT_GE(cols / 64, s.split);
+TEST(ChooseDecodeGemmTest, FitsTheDevice) {
+  for (const int64_t rows : {8, 64, 128, 320, 2048, 2560, 6144, 11264, 13824, 32000, 262144}) {
+    for (const int64_t cols : {64, 192, 256, 2048, 5632, 6912}) {
+      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 256}) {
+        for (const GemmEpilogue epilogue :
+             {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
+          for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
+            if (epilogue == GemmEpilogue::kSwiGlu && rows % 16 != 0) continue;
+            const DecodeGemmShape s = ChooseDecodeGemm(rows, cols, tokens, type, epilogue);
+            EXPECT_GE(s.row_tile * s.row_tiles, rows);
+            EXPECT_GE(s.token_tile * s.token_tiles, tokens);
+            EXPECT_EQ(s.row_tiles % s.row_group, 0);
+            EXPECT_EQ(s.token_tiles % s.token_group, 0);
+            EXPECT_LE(s.shared_bytes, 225u * 1024);
+            EXPECT_GE(s.stages, 2);
+            EXPECT_LE(s.stages, 16);
+            EXPECT_LE(s.cluster(), 8);
+            EXPECT_GE(cols * static_cast<int64_t>(SizeOf(type)), 64 * s.split);
+          }
+        }
       }
     }
   }
-  EXPECT_EQ(ChooseSkinnyGemm(100, 2048, 1, DType::kBF16).token_tile, 0);
-  EXPECT_EQ(ChooseSkinnyGemm(128, 2000, 1, DType::kBF16).token_tile, 0);
-  EXPECT_EQ(ChooseSkinnyGemm(128, 2048, 129, DType::kBF16).token_tile, 0);
+}
+
+TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
+  const auto tile = [](int64_t rows, int64_t cols, int tokens, DType type, GemmEpilogue epilogue) {
+    return ChooseDecodeGemm(rows, cols, tokens, type, epilogue).row_tile;
+  };
+  EXPECT_GT(tile(104, 2048, 1, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(100, 2048, 1, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(104, 2048, 1, DType::kBF16, GemmEpilogue::kSwiGlu), 0);
+  EXPECT_EQ(tile(128, 2004, 1, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2008, 1, DType::kF8E4M3, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 257, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 0, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
 
 class GemmTest : public DeviceTest {};
@@ -119,47 +139,6 @@ TEST_F(GemmTest, Fp8) {
             "");
   EXPECT_LE(RelativeError(ToDouble(out.Read()), Reference(x.exact, w.exact, tokens, rows, cols)),
             5e-3);
-}
-
-TEST_F(GemmTest, SkinnyBfloat16) {
-  if (!hopper_) GTEST_SKIP() << "wgmma needs compute capability 9.0";
-  ASSERT_CUDA(InitSkinnyGemm());
-  struct Shape {
-    int tokens;
-    int64_t rows, cols;
-  };
-  for (const Shape& s :
-       {Shape{8, 128, 64}, Shape{1, 256, 1024}, Shape{48, 384, 2048}, Shape{64, 2048, 704},
-        Shape{128, 256, 960}, Shape{96, 128, 4096}, Shape{100, 1024, 192}, Shape{32, 512, 1088}}) {
-    const auto x = ToBf16(Normal(s.tokens * s.cols, 1)), w = ToBf16(Normal(s.rows * s.cols, 2));
-    DeviceArray<__nv_bfloat16> dx(x), dw(w), out(s.tokens * s.rows);
-    DeviceArray<float> wide(s.tokens * s.rows);
-    const MatrixView view = {dw.get(), nullptr, DType::kBF16, s.rows, s.cols};
-    ASSERT_CUDA(
-        SkinnyGemm({view, dx.get(), nullptr, out.get(), DType::kBF16, s.tokens, false}, nullptr));
-    ASSERT_CUDA(
-        SkinnyGemm({view, dx.get(), nullptr, wide.get(), DType::kF32, s.tokens, true}, nullptr));
-    const auto expected = Reference(ToDouble(x), ToDouble(w), s.tokens, s.rows, s.cols);
-    EXPECT_LE(RelativeError(ToDouble(out.Read()), expected), 3e-3) << s.tokens << " x " << s.rows;
-    EXPECT_LE(RelativeError(ToDouble(wide.Read()), expected), 1e-5) << s.tokens << " x " << s.rows;
-  }
-}
-
-TEST_F(GemmTest, SkinnyFp8) {
-  if (!hopper_) GTEST_SKIP() << "wgmma needs compute capability 9.0";
-  ASSERT_CUDA(InitSkinnyGemm());
-  for (const int tokens : {8, 40, 64, 100, 128}) {
-    const int64_t rows = 384, cols = 1152;
-    const Fp8Operand x(Normal(tokens * cols, 1), tokens, cols),
-        w(Normal(rows * cols, 2), rows, cols);
-    DeviceArray<__nv_bfloat16> out(tokens * rows);
-    const MatrixView view = {w.data.get(), w.scale.get(), DType::kF8E4M3, rows, cols};
-    ASSERT_CUDA(SkinnyGemm(
-        {view, x.data.get(), x.scale.get(), out.get(), DType::kBF16, tokens, false}, nullptr));
-    EXPECT_LE(RelativeError(ToDouble(out.Read()), Reference(x.exact, w.exact, tokens, rows, cols)),
-              5e-3)
-        << tokens;
-  }
 }
 
 }  // namespace

@@ -1,0 +1,73 @@
+// Products of a decode step's tokens with a weight matrix, at the speed of the weights' bytes, with
+// what stands between two products of a layer in prologue and epilogue:
+//   sum[T, rows] = x[T, cols] W[rows, cols]^T, bfloat16 or FP8 (e4m3).
+//
+// sm_90a. Weights are the 64-row operand of wgmma and the tokens its N. The kernel is meant for
+// programmatic dependent launch: it begins to stream weights, which no kernel writes, into shared
+// memory while the kernel ahead still runs. See docs/kernels/decode-gemm.md.
+#pragma once
+
+#include "kernels/cuda/common.h"
+#include "kernels/cuda/model_view.h"
+
+namespace hgrn2::cuda {
+
+inline constexpr int32_t kMaxDecodeGemmTokens = 256;
+// Rows of x that share a partial sum of squares: the row tile of GemmEpilogue::kResidual.
+inline constexpr int32_t kSquareSumRows = 128;
+
+enum class GemmEpilogue {
+  kStore,     // out[t][r] = v
+  kSwiGlu,    // rows are [gate | up]: out[t][r] = swish(v[t][r]) v[t][rows / 2 + r], r < rows / 2
+  kResidual,  // residual[t][r] += v; with next_norm: out[t][r] = residual[t][r] next_norm[r] and
+              // square_sums_out[t][r / 128] = sum of 128 residual[t][r]^2
+};
+
+// How a product is cut into blocks. Blocks of a cluster fetch what they share once (multicast).
+struct DecodeGemmShape {
+  int row_tile = 0;     // weight rows of a block: 128 or 192; 0: not supported
+  int token_tile = 0;   // tokens of a block, N of the instruction: 32, 64 or 128
+  int split = 1;        // blocks of a cluster that share a tile, each with a part of the columns
+  int row_group = 1;    // row tiles in a cluster: they share the tokens
+  int token_group = 1;  // token tiles in a cluster: they share the weights
+  int stages = 0;       // before CompleteDecodeGemm: the most there may be; 0: what fits
+  int row_tiles = 0;    // in all; the last ones may be past the end
+  int token_tiles = 0;
+  size_t shared_bytes = 0;
+
+  int cluster() const { return split * row_group * token_group; }
+  int blocks() const { return row_tiles * token_tiles * split; }
+};
+// A function of the arguments alone, so that results depend on nothing else. Pure.
+DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
+                                 GemmEpilogue epilogue);
+// Fills in what follows from the tiles, the groups and the split; row_tile 0 if that cannot be.
+DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
+                                   int32_t tokens, DType type, GemmEpilogue epilogue);
+
+struct DecodeGemmParams {
+  MatrixView weight;               // kBF16 or kF8E4M3
+  const void* x = nullptr;         // [T, cols] of weight.type, 16-byte aligned
+  const float* x_scale = nullptr;  // [T], kF8E4M3
+  int32_t tokens = 0;              // T <= kMaxDecodeGemmTokens
+  // RMSNorm's division, applied to the sums: v = sum / sqrt(sum_i square_sums[t][i] / cols + eps).
+  const float* square_sums = nullptr;  // [T][num_square_sums], or null: v = sum
+  int32_t num_square_sums = 0;
+  float eps = 0;
+
+  GemmEpilogue epilogue = GemmEpilogue::kStore;
+  void* out = nullptr;                // see GemmEpilogue; kSwiGlu and kResidual: kBF16
+  DType out_type = DType::kBF16;      // kF32 or kBF16
+  float* residual = nullptr;          // [T, rows]
+  const float* next_norm = nullptr;   // [rows], or null: no out, no square_sums_out
+  float* square_sums_out = nullptr;   // [T][CeilDiv(rows, kSquareSumRows)]
+  bool overlap = false;               // launch with PDL
+};
+
+// Once per process and device. cudaErrorNotSupported before sm_90.
+cudaError_t InitDecodeGemm();
+cudaError_t DecodeGemm(const DecodeGemmParams& params, cudaStream_t stream);
+cudaError_t DecodeGemm(const DecodeGemmParams& params, const DecodeGemmShape& shape,
+                       cudaStream_t stream);
+
+}  // namespace hgrn2::cuda

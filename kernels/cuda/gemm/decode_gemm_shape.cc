@@ -1,0 +1,62 @@
+#include <algorithm>
+
+#include "kernels/cuda/gemm/decode_gemm.h"
+
+namespace hgrn2::cuda {
+namespace {
+constexpr int64_t kBlockBytes = 128, kShared = 220 * 1024;
+constexpr int kMostStages = 16;
+}  // namespace
+
+DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
+                                   int32_t tokens, DType type, GemmEpilogue epilogue) {
+  if (type != DType::kBF16 && type != DType::kF8E4M3) return {};
+  const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(type));
+  // 16 bytes: strides of the tensor copy engine. 8 rows: vectors of the epilogue.
+  if (rows < 8 || rows % (epilogue == GemmEpilogue::kSwiGlu ? 16 : 8) != 0 || row_bytes < 16 ||
+      row_bytes % 16 != 0 || tokens < 1 || tokens > kMaxDecodeGemmTokens) {
+    return {};
+  }
+  if (epilogue == GemmEpilogue::kResidual && shape.row_tile != kSquareSumRows) return {};
+  if (shape.row_tile == 192 && shape.token_tile != 128) return {};
+  const int64_t k_blocks = CeilDiv(row_bytes, kBlockBytes);
+  shape.row_tiles = static_cast<int>(
+      CeilDiv(CeilDiv(rows, shape.row_tile), shape.row_group) * shape.row_group);
+  shape.token_tiles = static_cast<int>(
+      CeilDiv(CeilDiv(tokens, shape.token_tile), shape.token_group) * shape.token_group);
+  if (shape.cluster() > 8 || k_blocks < shape.split) return {};
+  const int64_t stage = (shape.row_tile + shape.token_tile) * kBlockBytes;
+  int64_t most = std::max<int64_t>(CeilDiv(k_blocks, shape.split), 2);
+  most = std::min<int64_t>(most, shape.stages > 0 ? shape.stages : kMostStages);
+  shape.stages = static_cast<int>(std::min<int64_t>(kShared / stage, most));
+  const int64_t partial = shape.token_tile * (shape.row_tile + 4) * 4;
+  shape.shared_bytes = static_cast<size_t>(std::max(shape.stages * stage, partial)) + 1024;
+  return shape;
+}
+
+DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
+                                 GemmEpilogue epilogue) {
+  constexpr int64_t kMultiprocessors = 132;
+  DecodeGemmShape shape;
+  shape.row_tile = 128;
+  for (const int n : {32, 64, 128}) {
+    shape.token_tile = n;
+    if (n >= tokens) break;
+  }
+  shape.token_group = tokens > 128 ? 2 : 1;
+  // One round of larger tiles rather than a second round that few blocks are left for.
+  if (tokens > 128 && epilogue == GemmEpilogue::kSwiGlu && CeilDiv(rows, 128) * 2 > kMultiprocessors) {
+    shape.row_tile = 192;
+  }
+  // About as many blocks as multiprocessors, each with at least two k-blocks.
+  const int64_t tiles = CeilDiv(rows, shape.row_tile) * shape.token_group;
+  const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+  while (shape.split < 4 && tiles * shape.split * 2 <= kMultiprocessors &&
+         k_blocks >= shape.split * 2 * 2) {
+    shape.split *= 2;
+  }
+  if (shape.cluster() <= 4 && CeilDiv(rows, shape.row_tile) >= 2) shape.row_group = 2;
+  return CompleteDecodeGemm(shape, rows, cols, tokens, type, epilogue);
+}
+
+}  // namespace hgrn2::cuda

@@ -539,6 +539,10 @@ std::unique_ptr<Engine> Engine::Create(std::unique_ptr<Backend> backend, EngineO
     scheduler.max_batched_tokens =
         std::min(options.max_num_batched_tokens, info.max_batched_tokens);
   }
+  scheduler.prefill_tokens_fixed = options.max_num_prefill_tokens > 0;
+  scheduler.prefill_tokens_beside_decodes = scheduler.prefill_tokens_fixed
+                                                ? options.max_num_prefill_tokens
+                                                : info.prefill_tokens_beside_decodes;
   return std::make_unique<EngineImpl>(std::move(backend), options, scheduler);
 }
 

@@ -57,6 +57,9 @@ class EngineObserver {
 
 struct EngineOptions {
   int32_t max_num_batched_tokens = 0;  // 0: the backend's; clamped to what it supports
+  // Most prompt tokens of a step that also decodes. 0: what the backend advises, and more when many
+  // prompts wait.
+  int32_t max_num_prefill_tokens = 0;
   int32_t max_num_queued_reqs = 1024;  // waiting requests
   const Clock* clock = nullptr;        // null: the real one
   EngineObserver* observer = nullptr;  // not owned; outlives the engine

@@ -20,7 +20,17 @@ void Scheduler::Add(const SequenceSpec& spec) {
   entry.key = {(spec.arrival.time_since_epoch() + spec.priority * kPriorityStep).count(), spec.id};
   const bool inserted = entries_.emplace(spec.id, entry).second;
   HGRN2_CHECK(inserted, "sequence id used twice");
+  Wait(entry);
+}
+
+void Scheduler::Wait(const Entry& entry) {
   waiting_.insert(entry.key);
+  waiting_prompt_tokens_ += entry.PromptLeft();
+}
+
+void Scheduler::StopWaiting(const Entry& entry) {
+  waiting_.erase(entry.key);
+  waiting_prompt_tokens_ -= entry.PromptLeft();
 }
 
 void Scheduler::Remove(SequenceId id) {
@@ -31,7 +41,7 @@ void Scheduler::Remove(SequenceId id) {
     running_.erase(entry.key);
     free_slots_.push_back(entry.slot);
   } else {
-    waiting_.erase(entry.key);
+    StopWaiting(entry);
   }
   entries_.erase(it);
 }
@@ -62,6 +72,23 @@ int64_t Scheduler::CountReadyToDecode() const {
   return count;
 }
 
+int64_t Scheduler::PromptBudget(int64_t decodes) const {
+  const int64_t left = options_.max_batched_tokens - decodes;
+  if (decodes == 0 || options_.prefill_tokens_beside_decodes == 0) return left;
+  int64_t tokens = options_.prefill_tokens_beside_decodes;
+  if (!options_.prefill_tokens_fixed) {
+    int64_t backlog = 0;
+    for (const Key& key : running_) backlog += entries_.at(key.second).PromptLeft();
+    // Those that a free slot waits for, if all are of about the same length.
+    const auto waiting = static_cast<int64_t>(waiting_.size());
+    const int64_t can_start = std::min<int64_t>(waiting, std::ssize(free_slots_));
+    if (can_start > 0) backlog += waiting_prompt_tokens_ / waiting * can_start;
+    tokens = std::max(tokens, backlog / kBacklogSteps);
+  }
+  const int64_t align = options_.chunk_alignment;
+  return std::min((tokens + align - 1) / align * align, left);
+}
+
 int32_t Scheduler::Preempt(const Entry& urgent, bool decoding_only, int64_t* budget, Plan* plan) {
   for (auto it = running_.rbegin(); it != running_.rend() && *it > urgent.key; ++it) {
     Entry& victim = entries_.at(it->second);
@@ -77,7 +104,7 @@ int32_t Scheduler::Preempt(const Entry& urgent, bool decoding_only, int64_t* bud
     if (victim.started) plan->preempted.emplace_back(victim.spec.id, slot);
     victim.slot = -1;
     victim.started = false;
-    waiting_.insert(victim.key);
+    Wait(victim);
     running_.erase(victim.key);
     return slot;
   }
@@ -92,7 +119,7 @@ void Scheduler::Admit(int64_t budget, Plan* plan) {
     // Running prompts of smaller keys are served before the newcomer.
     for (; running != running_.end() && *running < key; ++running) {
       const Entry& entry = entries_.at(running->second);
-      budget -= entry.spec.num_prefill_tokens - entry.prefilled;
+      budget -= entry.PromptLeft();
     }
     Entry& entry = entries_.at(key.second);
     int32_t slot = -1;
@@ -105,9 +132,9 @@ void Scheduler::Admit(int64_t budget, Plan* plan) {
       if (slot < 0) return;
     }
     entry.slot = slot;
-    waiting_.erase(key);
+    StopWaiting(entry);
     running = std::next(running_.insert(key).first);
-    budget -= std::max<int64_t>(1, entry.spec.num_prefill_tokens - entry.prefilled);
+    budget -= std::max<int64_t>(1, entry.PromptLeft());
   }
 }
 
@@ -132,7 +159,7 @@ void Scheduler::PlanPrefills(Plan* plan, int32_t budget) {
     if (budget <= 0) return;
     Entry& entry = entries_.at(key.second);
     if (!entry.Prefilling()) continue;
-    const int64_t remaining = entry.spec.num_prefill_tokens - entry.prefilled;
+    const int64_t remaining = entry.PromptLeft();
     auto num_tokens = static_cast<int32_t>(std::min<int64_t>(remaining, budget));
     if (num_tokens < remaining) num_tokens -= num_tokens % options_.chunk_alignment;
     if (num_tokens == 0) continue;
@@ -145,9 +172,13 @@ Plan Scheduler::MakePlan() {
   Plan plan;
   ++step_;
   int32_t budget = options_.max_batched_tokens;
-  Admit(budget - CountReadyToDecode(), &plan);
+  const int64_t decodes = CountReadyToDecode();
+  const int64_t prompts = PromptBudget(decodes);
+  Admit(prompts, &plan);
   PlanDecodes(&plan, &budget);
-  PlanPrefills(&plan, budget);
+  // Pre-emption may have ended decodes; who came in their place gets their tokens.
+  const int64_t freed = decodes - std::ssize(plan.entries);
+  PlanPrefills(&plan, static_cast<int32_t>(std::min<int64_t>(budget, prompts + freed)));
   return plan;
 }
 

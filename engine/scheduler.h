@@ -6,12 +6,15 @@
 // changes, so nothing starves: whatever arrives later than the key's time comes after it.
 //
 // A step. Every decoding sequence first gets its one token (least recently planned first, should
-// the budget be smaller than their number), so running streams keep their pace; what is left of
-// max_batched_tokens goes to prompts in key order, cut into chunks at multiples of chunk_alignment
-// from the prompt's start: where a backend rounds states at such multiples only, a prompt's result
-// does not depend on how it was cut, and so not on the other sequences. A waiting sequence takes a
-// free slot, or that of the running sequence with the greatest key whose priority value is greater
-// (pre-emption: one state copy); a running sequence never loses its slot within its own priority.
+// the budget be smaller than their number); what is left of max_batched_tokens goes to prompts in
+// key order. Beside decodes prompts get less where prefill_tokens_beside_decodes is set, so that
+// running streams keep their pace: that many, or a part of all prompt tokens that wait, if that is
+// more. Prompts then enter at the smoothed rate at which they arrive. Prompts are cut at multiples
+// of chunk_alignment from their start: where a backend rounds states at such multiples only, a
+// prompt's result does not depend on how it was cut, and so not on the other sequences. A waiting
+// sequence takes a free slot, or that of the running sequence with the greatest key whose priority
+// value is greater (pre-emption: one state copy); a running sequence never loses its slot within
+// its own priority.
 #pragma once
 
 #include <chrono>
@@ -29,12 +32,18 @@ using SequenceId = uint64_t;
 
 inline constexpr Duration kPriorityStep = std::chrono::seconds(1);
 inline constexpr int32_t kPromptChunkAlignment = 64;
+// Beside decodes, prompts that wait are taken in within about this many steps.
+inline constexpr int32_t kBacklogSteps = 32;
 
 struct SchedulerOptions {
   int32_t num_slots = 1;
   int32_t max_batched_tokens = 1;
   // Lowered, if it must be, so that a prompt gets on beside num_slots - 1 decodes.
   int32_t chunk_alignment = kPromptChunkAlignment;
+  // Prompt tokens of a step that also decodes. 0: no limit but max_batched_tokens.
+  int32_t prefill_tokens_beside_decodes = 0;
+  // It is a limit, however many prompts wait.
+  bool prefill_tokens_fixed = false;
 };
 
 struct SequenceSpec {
@@ -96,10 +105,15 @@ class Scheduler {
     uint64_t last_step = 0;  // of its last plan
 
     bool Prefilling() const { return prefilled < spec.num_prefill_tokens; }
+    int64_t PromptLeft() const { return spec.num_prefill_tokens - prefilled; }
   };
 
   bool ReadyToDecode(const Entry& entry) const;
   int64_t CountReadyToDecode() const;
+  // Prompt tokens for a step with `decodes` decodes.
+  int64_t PromptBudget(int64_t decodes) const;
+  void Wait(const Entry& entry);
+  void StopWaiting(const Entry& entry);
   void Admit(int64_t budget, Plan* plan);
   void PlanDecodes(Plan* plan, int32_t* budget);
   void PlanPrefills(Plan* plan, int32_t budget);
@@ -113,6 +127,7 @@ class Scheduler {
   std::unordered_map<SequenceId, Entry> entries_;
   std::set<Key> waiting_;
   std::set<Key> running_;
+  int64_t waiting_prompt_tokens_ = 0;
   std::vector<int32_t> free_slots_;  // a stack; lowest index on top at the start
   uint64_t step_ = 0;
 };

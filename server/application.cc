@@ -35,6 +35,7 @@ double MebiBytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20);
 EngineOptions ToEngineOptions(const ServerOptions& options, Metrics* metrics) {
   EngineOptions engine;
   engine.max_num_batched_tokens = options.max_num_batched_tokens;
+  engine.max_num_prefill_tokens = options.max_num_prefill_tokens;
   engine.max_num_queued_reqs = options.max_num_queued_reqs;
   engine.observer = metrics;
   return engine;

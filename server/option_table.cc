@@ -230,6 +230,10 @@ std::vector<OptionSpec> ModelOptions() {
               "bytes printed at start; lowered to what fits."),
       Integer("max-num-batched-tokens", &O::max_num_batched_tokens, 0, 1 << 20,
               "Tokens of one step, prefill and decode together. 0: the device's default."),
+      Integer("max-num-prefill-tokens", &O::max_num_prefill_tokens, 0, 1 << 20,
+              "Most prompt tokens of a step in which other sequences decode: fewer keep streams "
+              "steadier, more begin answers sooner. 0: the device's default, and more when many "
+              "prompts wait."),
       Integer("max-num-queued-reqs", &O::max_num_queued_reqs, 1, 1000000,
               "Waiting requests per device; beyond it requests get RESOURCE_EXHAUSTED."),
       Integer("max-prompt-tokens", &O::max_prompt_tokens, 1, 1 << 30,

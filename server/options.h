@@ -38,6 +38,7 @@ struct ServerOptions {
 
   int32_t max_num_seqs = 64;
   int32_t max_num_batched_tokens = 0;  // 0: the backend's
+  int32_t max_num_prefill_tokens = 0;  // 0: the engine's
   int32_t max_num_queued_reqs = 1024;
   int32_t max_prompt_tokens = 1 << 20;
   std::optional<uint64_t> seed;

@@ -127,6 +127,8 @@ struct BackendInfo {
   int32_t max_batched_tokens = 0;
   // Steps that may be enqueued before the oldest is collected: 1 (CPU) or 2.
   int32_t pipeline_depth = 1;
+  // Prompt tokens that a step of decodes can take in without slowing them much. 0: no advice.
+  int32_t prefill_tokens_beside_decodes = 0;
 };
 
 struct BackendOptions {

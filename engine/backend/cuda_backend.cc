@@ -13,6 +13,8 @@ namespace {
 
 constexpr int32_t kDefaultMaxTokens = 16384;
 constexpr int32_t kPipelineDepth = 2;
+// bench/RESULTS.md has the measurements: 256 decodes take about a quarter longer beside so many.
+constexpr int32_t kPrefillTokensBesideDecodes = 128;
 // Left to the driver, cuBLASLt's kernels and graphs.
 constexpr int64_t kReserveBytes = int64_t{512} << 20;
 
@@ -84,6 +86,7 @@ absl::Status CudaBackend::Init(const ModelWeights& weights, const BackendOptions
   info_.num_slots = sizes_.num_slots;
   info_.max_batched_tokens = sizes_.max_tokens;
   info_.pipeline_depth = kPipelineDepth;
+  info_.prefill_tokens_beside_decodes = kPrefillTokensBesideDecodes;
   return CaptureGraphs();
 }
 

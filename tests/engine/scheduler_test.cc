@@ -78,6 +78,66 @@ TEST(SchedulerTest, RunningDecodesKeepTheirPaceWhileAPromptIsPrefilled) {
   }
 }
 
+int32_t PromptTokens(const Plan& plan) {
+  int32_t tokens = 0;
+  for (const PlanEntry& entry : plan.entries) tokens += entry.prefill ? entry.num_tokens : 0;
+  return tokens;
+}
+
+TEST(SchedulerTest, PromptsAreLimitedBesideDecodesOnly) {
+  Scheduler scheduler(
+      {.num_slots = 4, .max_batched_tokens = 4096, .prefill_tokens_beside_decodes = 128});
+  scheduler.Add(Spec(1, 1000, 3));
+  Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(PromptTokens(plan), 1000) << "nobody decodes";
+  scheduler.Apply(plan);
+  scheduler.Add(Spec(2, 1000, 1, 0, 5));
+  for (int step = 0; step < 3; ++step) {
+    plan = scheduler.MakePlan();
+    EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{1, 2}));
+    EXPECT_EQ(PromptTokens(plan), 128);
+    scheduler.Apply(plan);
+  }
+  scheduler.Remove(1);
+  EXPECT_EQ(PromptTokens(scheduler.MakePlan()), 1000 - 3 * 128);
+}
+
+TEST(SchedulerTest, PromptsThatWaitAreTakenInFasterUnlessTheLimitIsFixed) {
+  for (const bool fixed : {false, true}) {
+    Scheduler scheduler({.num_slots = 20,
+                         .max_batched_tokens = 4096,
+                         .prefill_tokens_beside_decodes = 128,
+                         .prefill_tokens_fixed = fixed});
+    scheduler.Add(Spec(1, 1, 1'000'000));
+    scheduler.Apply(scheduler.MakePlan());
+    for (int i = 0; i < 16; ++i) scheduler.Add(Spec(100 + i, 2048, 0, 0, i));
+    int64_t left = 16 * 2048;
+    int steps = 0, most = 0;
+    for (; left > 0; ++steps) {
+      const Plan plan = scheduler.MakePlan();
+      EXPECT_EQ(plan.entries[0].id, 1u) << "the decode keeps its pace";
+      const int tokens = PromptTokens(plan);
+      EXPECT_GE(tokens, std::min<int64_t>(left, 128));
+      most = std::max(most, tokens);
+      left -= tokens;
+      scheduler.Apply(plan);
+    }
+    EXPECT_EQ(most, fixed ? 128 : 16 * 2048 / kBacklogSteps);
+    EXPECT_LE(steps, fixed ? 256 : 4 * kBacklogSteps);
+  }
+}
+
+TEST(SchedulerTest, PromptsWithoutAFreeSlotDoNotCount) {
+  Scheduler scheduler(
+      {.num_slots = 2, .max_batched_tokens = 4096, .prefill_tokens_beside_decodes = 128});
+  scheduler.Add(Spec(1, 1, 1000));
+  scheduler.Add(Spec(2, 1, 1000));
+  scheduler.Apply(scheduler.MakePlan());
+  for (int i = 0; i < 50; ++i) scheduler.Add(Spec(100 + i, 2048, 0, 0, i));
+  scheduler.Remove(2);
+  EXPECT_EQ(PromptTokens(scheduler.MakePlan()), 128);
+}
+
 TEST(SchedulerTest, FirstComeFirstServedWithinAPriority) {
   Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
   scheduler.Add(Spec(1, 1, 0, 0, 20));
@@ -159,8 +219,11 @@ TEST(SchedulerTest, RandomWorkloads) {
     const auto pick = [&](int low, int high) {
       return std::uniform_int_distribution<int>(low, high)(random);
     };
-    const SchedulerOptions options{
-        .num_slots = pick(1, 6), .max_batched_tokens = pick(1, 40), .chunk_alignment = pick(1, 16)};
+    const SchedulerOptions options{.num_slots = pick(1, 6),
+                                   .max_batched_tokens = pick(1, 40),
+                                   .chunk_alignment = pick(1, 16),
+                                   .prefill_tokens_beside_decodes = std::max(0, pick(-10, 10)),
+                                   .prefill_tokens_fixed = pick(0, 1) == 1};
     Scheduler scheduler(options);
     struct Track {
       SequenceSpec spec;

@@ -4,7 +4,6 @@
 // lists it. What lies beyond it is refused when the template is compiled.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,12 +17,13 @@ namespace hgrn2 {
 
 // A template comes with the checkpoint and its input from clients: neither may take the server
 // down. Exceeding a limit is an INVALID_ARGUMENT that names it.
-struct ChatTemplateLimits {
-  size_t max_source_bytes = 1 << 20;
-  size_t max_output_bytes = 8 << 20;
-  size_t max_memory_bytes = 64 << 20;  // of all values made while rendering
-  int64_t max_steps = 4'000'000;       // nodes evaluated: bounds loops and time
-  int32_t max_depth = 100;             // of nested blocks and expressions, and of macro calls
+struct ChatTemplateOptions {
+  int64_t max_source_bytes = 1 << 20;
+  int64_t max_output_bytes = 8 << 20;
+  int64_t max_memory_bytes = 64 << 20;  // of the values alive at once
+  int64_t max_steps = 4'000'000;        // nodes evaluated and bytes copied: bounds loops and time
+  int32_t max_depth = 400;              // of nested blocks, expressions, macro calls and values
+  std::function<int64_t()> now;         // strftime_now's clock, seconds since 1970; null: the real
 };
 
 // Immutable and thread-safe.
@@ -32,7 +32,7 @@ class ChatTemplate {
   // INVALID_ARGUMENT, one sentence naming `name`, the line and the construct, if `source` is not
   // valid or uses something that is not supported.
   static absl::StatusOr<std::unique_ptr<const ChatTemplate>> Compile(
-      std::string_view source, std::string_view name, const ChatTemplateLimits& limits = {});
+      std::string_view source, std::string_view name, ChatTemplateOptions options = {});
   virtual ~ChatTemplate() = default;
 
   // The text for an object of variables: "messages", "add_generation_prompt", "bos_token" and what
@@ -40,8 +40,5 @@ class ChatTemplate {
   // raise_exception, naming the line if it cannot be evaluated with these variables.
   virtual absl::StatusOr<std::string> Render(const nlohmann::ordered_json& variables) const = 0;
 };
-
-// The clock behind strftime_now; tests replace it. Seconds since 1970, UTC.
-void SetChatTemplateClockForTesting(std::function<int64_t()> seconds);
 
 }  // namespace hgrn2

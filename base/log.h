@@ -13,6 +13,13 @@ namespace hgrn2 {
 // level: trace|debug|info|warning|error|off. format: text|json. Writes to stderr.
 absl::Status InitLogging(std::string_view level, std::string_view format);
 
+// Whether lines are JSON objects.
+bool LogsJson();
+
+// Logs what is formatted already. With LogsJson: members of the line's object, beside its time,
+// level and thread.
+void LogFormatted(spdlog::level::level_enum level, std::string_view text);
+
 }  // namespace hgrn2
 
 #define LOG_DEBUG(...) ::spdlog::debug(__VA_ARGS__)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "base/clock.h"
@@ -39,10 +40,25 @@ class ActiveCalls {
     return true;
   }
 
+  // Waits until no call has come for `quiet`, at most `timeout`.
+  void WaitForQuiet(Duration quiet, Duration timeout) {
+    const TimePoint give_up = Clock::Real().Now() + timeout;
+    MutexLock lock(&mu_);
+    TimePoint quiet_at = Clock::Real().Now() + quiet;  // at first: calls may be on their way
+    while (true) {
+      quiet_at = std::max(quiet_at, last_call_ + quiet);
+      const TimePoint until = std::min(quiet_at, give_up);
+      const Duration left = until - Clock::Real().Now();
+      if (left <= Duration::zero()) return;
+      cv_.WaitFor(&mu_, left);
+    }
+  }
+
  private:
   void Add(int n) {
     MutexLock lock(&mu_);
     count_ += n;
+    if (n > 0) last_call_ = Clock::Real().Now();
     // Under the lock: a waiter may destroy this as soon as it sees zero.
     if (count_ == 0) cv_.NotifyAll();
   }
@@ -50,6 +66,7 @@ class ActiveCalls {
   Mutex mu_;
   CondVar cv_;
   int count_ ABSL_GUARDED_BY(mu_) = 0;
+  TimePoint last_call_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace hgrn2

@@ -18,7 +18,12 @@ namespace {
 
 // Time for the last messages to reach their readers once every request has ended.
 constexpr Duration kFlushTime = std::chrono::seconds(5);
-// Time for clients without calls to hang up by themselves.
+// Calls that still come are refused until none has come for this long: a refused call is sent to
+// another replica, one whose connection goes down may not be. So balancers have the time to see
+// that this replica is not ready.
+constexpr Duration kQuietTime = std::chrono::milliseconds(250);
+constexpr Duration kMaxLinger = std::chrono::seconds(2);
+// For calls that are cut off to end on our side.
 constexpr Duration kHangUpTime = std::chrono::milliseconds(100);
 
 std::string ServedName(const ServerOptions& options) {
@@ -149,6 +154,19 @@ absl::Status Application::StartHttp() {
                         options_.http_max_response_bytes};
   gateway.chat_max_tokens = defaults_.max_new_tokens.value_or(options_.chat_max_tokens);
   gateway.max_prompt_tokens = options_.max_prompt_tokens;
+  gateway.response_store_bytes = options_.response_store_bytes;
+  auto chat = ChatTemplates::Load(options_.model, options_.chat_template);
+  // A template from the command line is meant; one of the checkpoint's must not keep the rest of
+  // the API from being served.
+  if (!chat.ok() && !options_.chat_template.empty()) return chat.status();
+  if (chat.ok()) {
+    chat_ = *std::move(chat);
+    gateway.chat = chat_.get();
+    LOG_INFO("chat template: {}", chat_->is_plain() ? "the plain one" : chat_->source());
+  } else {
+    gateway.chat_error = std::string(chat.status().message());
+    LOG_WARNING("no chat: {}", gateway.chat_error);
+  }
   gateway.started = static_cast<int64_t>(std::time(nullptr));
   gateway_ = std::make_unique<Gateway>(std::move(gateway));
 
@@ -174,6 +192,7 @@ bool Application::Drain() {
     LOG_WARNING("requests still ran after {} s and were ended (--shutdown-timeout)",
                 options_.shutdown_timeout);
   }
+  service_->WaitUntilQuiet(kQuietTime, kMaxLinger);
   const bool flushed = service_->WaitUntilIdle(kFlushTime);
   if (!http_->Drain(kFlushTime) || !flushed) {
     LOG_WARNING("some clients did not read their last messages and are cut off");

@@ -19,6 +19,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateStream::Start(
 
 void GenerateStream::Submit(const grpc::CallbackServerContext& call,
                             const v1::GenerateRequest& request) {
+  record_.SetTrace(call);
   absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
   if (!native.ok()) return End(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);

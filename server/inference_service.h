@@ -14,6 +14,10 @@ class InferenceService final : public v1::Inference::CallbackService {
 
   // Waits until every call's last message is sent. False if some are left after `timeout`.
   bool WaitUntilIdle(Duration timeout) { return active_calls_.WaitForNone(timeout); }
+  // Waits until no generating or scoring call has come for `quiet`, at most `timeout`.
+  void WaitUntilQuiet(Duration quiet, Duration timeout) {
+    active_calls_.WaitForQuiet(quiet, timeout);
+  }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* call, const v1::GenerateRequest* request) override;

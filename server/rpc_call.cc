@@ -3,9 +3,8 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/status.h"
 #include "server/grpc_status.h"
-#include "server/utf8.h"
+#include "server/request_log.h"
 
 namespace hgrn2 {
 
@@ -46,6 +45,15 @@ void ControlHolder::Release() {
   control = std::move(control_);
 }
 
+void CallRecord::SetTrace(const grpc::CallbackServerContext& call) {
+  const auto& metadata = call.client_metadata();
+  const auto found = metadata.find("traceparent");
+  // Twice is not valid: which one would be the caller?
+  if (found == metadata.end() || metadata.count("traceparent") > 1) return;
+  const std::string_view header(found->second.data(), found->second.size());
+  if (auto trace = ParseTraceparent(header)) trace_ = *std::move(trace);
+}
+
 bool CallRecord::AtDeadline() const {
   // The client's timer and ours differ by the time its request and its reset were under way.
   constexpr Duration kTolerance = std::chrono::milliseconds(20);
@@ -56,17 +64,13 @@ void CallRecord::Done(const absl::Status& status, const Usage& usage, const Timi
   context_.metrics->OnRpcDone(method_, status.code());
   const auto level = id_.empty() ? spdlog::level::debug : spdlog::level::info;
   if (!spdlog::should_log(level)) return;
-  std::string line = fmt::format(
-      "rpc method={} id={} status={} prompt_tokens={} completion_tokens={} cached_tokens={} "
-      "queue_ms={:.3f} prefill_ms={:.3f} decode_ms={:.3f} total_ms={:.3f}",
-      method_, id_.empty() ? "-" : LogValue(id_), CodeName(status.code()), usage.prompt_tokens,
-      usage.completion_tokens, usage.cached_tokens, timing.queue * 1e3, timing.prefill * 1e3,
-      timing.decode * 1e3, ToSeconds(context_.clock->Now() - started_) * 1e3);
-  if (!user_.empty()) line += fmt::format(" user={}", LogValue(user_));
-  if (!status.ok()) {
-    line += fmt::format(" message={}", LogValue(ToStd(status.message())));
-  }
-  spdlog::log(level, "{}", line);
+  LogRecord record("rpc");
+  record.Add("method", method_)
+      .Add("request_id", id_.empty() ? "-" : id_)
+      .Add("status", CodeName(status.code()));
+  const double seconds = ToSeconds(context_.clock->Now() - started_);
+  AddOutcome({status, usage, timing, seconds, user_, trace_}, &record);
+  record.Write(level);
 }
 
 }  // namespace hgrn2

@@ -15,6 +15,7 @@
 #include "server/active_calls.h"
 #include "server/metrics.h"
 #include "server/request_id.h"
+#include "server/trace_context.h"
 
 namespace hgrn2 {
 
@@ -60,6 +61,8 @@ class CallRecord {
     user_ = std::move(user);
   }
   void SetDeadline(TimePoint deadline) { deadline_ = deadline; }
+  // Takes the caller's trace from the call's metadata.
+  void SetTrace(const grpc::CallbackServerContext& call);
   const std::string& id() const { return id_; }
 
   // Whether gRPC's cancellation is (about) the deadline's. The engine ends such requests itself,
@@ -75,6 +78,7 @@ class CallRecord {
   TimePoint deadline_ = kInfiniteFuture;
   std::string id_;
   std::string user_;
+  TraceContext trace_;
 };
 
 }  // namespace hgrn2

@@ -20,6 +20,7 @@ grpc::ServerUnaryReactor* CompleteCall::Start(const ServiceContext& context,
 
 void CompleteCall::Submit(const grpc::CallbackServerContext& call,
                           const v1::GenerateRequest& request) {
+  record_.SetTrace(call);
   absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
   if (!native.ok()) return Refuse(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);
@@ -83,6 +84,7 @@ grpc::ServerUnaryReactor* ScoreCall::Start(const ServiceContext& context,
 }
 
 void ScoreCall::Submit(const grpc::CallbackServerContext& call, const v1::ScoreRequest& request) {
+  record_.SetTrace(call);
   absl::StatusOr<ScoreInput> native = ToNative(v1::ScoreRequest(request));
   if (!native.ok()) return Refuse(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);

@@ -6,6 +6,7 @@
 
 #include "engine/frontend/frontend.h"
 #include "server/openai/fields.h"
+#include "server/trace_context.h"
 
 namespace hgrn2 {
 
@@ -16,7 +17,8 @@ struct GenerationBody {
   bool continuous_usage_stats = false;  // stream_options: the usage so far in every chunk
   bool return_token_ids = false;
   bool return_tokens_as_token_ids = false;
-  float timeout = 0;  // seconds; 0: none
+  float timeout = 0;   // seconds; 0: none
+  TraceContext trace;  // of the request's headers
 };
 
 // Sampling parameters as vLLM and OpenAI spell them. Ranges are the frontend's to check.

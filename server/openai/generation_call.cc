@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "server/convert.h"
 #include "server/openai/api_error.h"
-#include "server/utf8.h"
+#include "server/request_log.h"
 
 namespace hgrn2 {
 namespace {
@@ -53,15 +53,11 @@ class Call : public CompletionHandler,
 
   void Log(const absl::Status& status, const Usage& usage, const Timing& timing) const {
     if (!spdlog::should_log(spdlog::level::info)) return;
-    std::string line = fmt::format(
-        "http path={} id={} status={} prompt_tokens={} completion_tokens={} cached_tokens={} "
-        "queue_ms={:.3f} prefill_ms={:.3f} decode_ms={:.3f} total_ms={:.3f}",
-        task_.route, LogValue(id_), HttpStatusOf(status), usage.prompt_tokens,
-        usage.completion_tokens, usage.cached_tokens, timing.queue * 1e3, timing.prefill * 1e3,
-        timing.decode * 1e3, ToSeconds(context_.clock->Now() - started_) * 1e3);
-    if (!user_.empty()) line += fmt::format(" user={}", LogValue(user_));
-    if (!status.ok()) line += fmt::format(" message={}", LogValue(ToStd(status.message())));
-    LOG_INFO("{}", line);
+    LogRecord record("http");
+    record.Add("path", task_.route).Add("request_id", id_).Add("status", HttpStatusOf(status));
+    const double seconds = ToSeconds(context_.clock->Now() - started_);
+    AddOutcome({status, usage, timing, seconds, user_, task_.trace}, &record);
+    record.Write(spdlog::level::info);
   }
 
   const GenerationContext& context_;

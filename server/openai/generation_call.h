@@ -14,6 +14,7 @@
 #include "server/metrics.h"
 #include "server/openai/answer_format.h"
 #include "server/rpc_call.h"
+#include "server/trace_context.h"
 
 namespace hgrn2 {
 
@@ -34,6 +35,7 @@ struct GenerationTask {
   bool echo = false;
   bool prompt_only = false;            // the generated token is not shown
   std::vector<int32_t> prompt_tokens;  // per prompt, if known; for the usage so far
+  TraceContext trace;
   std::unique_ptr<AnswerFormat> format;
 };
 

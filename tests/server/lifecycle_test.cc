@@ -71,6 +71,42 @@ bool Contains(const ServerProcess& server, const std::string& text) {
   return server.log().find(text) != std::string::npos;
 }
 
+// The request's trace and id are fields of its line, whichever way it came.
+TEST_F(LifecycleTest, TraceContextsReachTheLog) {
+  Start({"--log-format", "json"});
+  constexpr const char kTrace[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  for (const char* header : {kTrace, "00-not-a-trace"}) {
+    grpc::ClientContext context;
+    context.AddMetadata("traceparent", header);
+    v1::GenerateRequest request = Prompt("Once", 2);
+    request.set_request_id(header == kTrace ? "traced" : "untraced");
+    Outcome outcome;
+    ReadToEnd(*stub_->Generate(&context, request), &outcome);
+    EXPECT_TRUE(outcome.status.ok());
+  }
+  const std::string body = R"({"prompt": "Once", "max_tokens": 2})";
+  RawClient http(server_->http_port());
+  http.Send(
+      fmt::format("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                  "Content-Type: application/json\r\nX-Request-Id: by-http\r\n"
+                  "Traceparent: {}\r\nContent-Length: {}\r\n\r\n{}",
+                  kTrace, body.size(), body));
+  EXPECT_EQ(http.Read().status, 200);
+  const auto line = [&](const std::string& id) {
+    const std::string key = "\"request_id\":\"" + id + "\"";
+    EXPECT_TRUE(Contains(*server_, key)) << server_->log();
+    const std::string log = server_->log();
+    const size_t at = log.find(key);
+    const size_t begin = log.rfind('\n', at) + 1;
+    return log.substr(begin, log.find('\n', at) - begin);
+  };
+  constexpr const char kFields[] =
+      R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","parent_id":"00f067aa0ba902b7","sampled":1)";
+  EXPECT_NE(line("traced").find(kFields), std::string::npos) << line("traced");
+  EXPECT_NE(line("by-http").find(kFields), std::string::npos) << line("by-http");
+  EXPECT_EQ(line("untraced").find("trace_id"), std::string::npos) << line("untraced");
+}
+
 // One sentence and status 1, whatever is wrong.
 TEST(StartUpTest, MistakesEndWithOneSentence) {
   const auto fails = [](std::vector<std::string> flags, const std::string& expected) {

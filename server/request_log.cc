@@ -1,0 +1,26 @@
+#include "server/request_log.h"
+
+#include <string>
+
+#include "base/status.h"
+
+namespace hgrn2 {
+
+void AddOutcome(const RequestOutcome& outcome, LogRecord* record) {
+  record->Add("prompt_tokens", outcome.usage.prompt_tokens)
+      .Add("completion_tokens", outcome.usage.completion_tokens)
+      .Add("cached_tokens", outcome.usage.cached_tokens)
+      .AddMilliseconds("queue_ms", outcome.timing.queue)
+      .AddMilliseconds("prefill_ms", outcome.timing.prefill)
+      .AddMilliseconds("decode_ms", outcome.timing.decode)
+      .AddMilliseconds("total_ms", outcome.seconds);
+  if (!outcome.user.empty()) record->Add("user", outcome.user);
+  if (!outcome.trace.trace_id.empty()) {
+    record->Add("trace_id", outcome.trace.trace_id)
+        .Add("parent_id", outcome.trace.parent_id)
+        .Add("sampled", outcome.trace.sampled ? 1 : 0);
+  }
+  if (!outcome.status.ok()) record->Add("error", ToStd(outcome.status.message()));
+}
+
+}  // namespace hgrn2

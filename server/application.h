@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/chat/chat_templates.h"
 #include "engine/engine.h"
 #include "engine/frontend/frontend.h"
 #include "server/grpc_server.h"
@@ -55,6 +56,7 @@ class Application {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<InferenceService> service_;
+  std::unique_ptr<const ChatTemplates> chat_;  // null if the checkpoint's cannot be used
   std::unique_ptr<Gateway> gateway_;
   std::atomic<bool> ready_{false};
   std::unique_ptr<GrpcServer> grpc_;

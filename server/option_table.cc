@@ -290,6 +290,11 @@ std::vector<OptionSpec> ServingOptions() {
       Integer("chat-max-tokens", &O::chat_max_tokens, 1, 1 << 20,
               "Most tokens of an answer of /v1/chat/completions and /v1/responses whose request "
               "sets no limit, unless generation_config.json has max_new_tokens."),
+      Text("chat-template", &O::chat_template, "a file",
+           "Jinja chat template to use instead of the checkpoint's."),
+      Integer("response-store-bytes", &O::response_store_bytes, 0, 1 << 30,
+              "Memory for the responses of /v1/responses that previous_response_id can go on from; "
+              "the least recently used go first. 0: none are kept."),
       Number("liveness-timeout", &O::liveness_timeout, 1, 3600, " of seconds",
              "/health fails when the engine's loop has not turned for so long."),
       Number("shutdown-timeout", &O::shutdown_timeout, 0, 86400, " of seconds",

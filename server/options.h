@@ -60,6 +60,8 @@ struct ServerOptions {
   std::string http_api_key_file;  // one per line
   std::string cors_allow_origin;  // comma-separated
   int32_t chat_max_tokens = 1024;
+  std::string chat_template;  // a file instead of the checkpoint's
+  int32_t response_store_bytes = 64 << 20;
   double liveness_timeout = 30;
 
   double shutdown_timeout = 30;

@@ -10,10 +10,10 @@
 #include "server/http/http_router.h"
 #include "server/openai/generation_call.h"
 #include "server/openai/json_input.h"
+#include "server/openai/response_store.h"
+#include "server/openai/responses_body.h"
 
 namespace hgrn2 {
-
-class ChatTemplates;
 
 // Pointers outlive the gateway.
 struct GatewayOptions {
@@ -22,7 +22,8 @@ struct GatewayOptions {
   std::string chat_error;               // then: why
   int32_t chat_max_tokens = 1024;       // of answers whose request sets no limit
   int32_t max_prompt_tokens = 1 << 20;
-  int64_t started = 0;  // seconds since 1970, the model's "created"
+  int64_t response_store_bytes = 64 << 20;  // 0: responses are not kept
+  int64_t started = 0;                      // seconds since 1970, the model's "created"
 };
 
 // Thread-safe. Outlives the HTTP server whose router it was added to.
@@ -30,6 +31,7 @@ class Gateway {
  public:
   explicit Gateway(GatewayOptions options);
 
+  // Also /openapi.json, which describes what `router` has by then: to be called last.
   void AddRoutes(HttpRouter* router);
 
  private:
@@ -42,8 +44,22 @@ class Gateway {
   void Run(JsonHandler handler, const char* prompt_field, const HttpRequest& request,
            const Responder& responder);
 
-  absl::Status Completions(const Json& body, const HttpRequest& request,
+  absl::Status Completions(const Json& json, const HttpRequest& request,
                            const Responder& responder);
+  absl::Status Chat(const Json& json, const HttpRequest& request, const Responder& responder);
+  absl::Status Responses(const Json& json, const HttpRequest& request, const Responder& responder);
+  absl::Status Tokenize(const Json& json, const HttpRequest& request, const Responder& responder);
+  absl::Status Detokenize(const Json& json, const HttpRequest& request, const Responder& responder);
+  HttpResponse Models() const;
+  HttpResponse Model(const HttpRequest& request) const;
+  HttpResponse StoredResponse(const HttpRequest& request);
+  HttpResponse DeleteResponse(const HttpRequest& request);
+
+  // FAILED_PRECONDITION if the checkpoint's chat template cannot be used.
+  absl::Status CheckChat() const;
+  std::string ModelJson() const;
+  // The conversation that a response goes on from: what is stored, then the input.
+  absl::StatusOr<Json> FullConversation(const ResponsesBody& body);
 
   // What every generating request takes from its headers and gets by default.
   absl::Status Prepare(const HttpRequest& request, GenerationBody* body) const;
@@ -53,6 +69,7 @@ class Gateway {
              std::unique_ptr<AnswerFormat> format, const Responder& responder);
 
   const GatewayOptions options_;
+  ResponseStore responses_;
   WorkerPool workers_;  // for bodies that would hold up an I/O thread
 };
 

@@ -201,6 +201,12 @@ absl::Status ReadValue(const Json& value, std::string_view field, std::vector<st
                   });
 }
 
+absl::Status ReadValue(const Json& value, std::string_view field, Json* out) {
+  if (!value.is_object()) return Expected(field, "an object", value);
+  *out = value;
+  return absl::OkStatus();
+}
+
 absl::Status ReadValue(const Json& value, std::string_view field,
                        std::vector<std::pair<int32_t, float>>* out) {
   if (!value.is_object()) return Expected(field, "an object of token ids and numbers", value);

@@ -33,6 +33,8 @@ absl::Status ReadValue(const Json& value, std::string_view field, std::string* o
 absl::Status ReadValue(const Json& value, std::string_view field, uint64_t* out);
 absl::Status ReadValue(const Json& value, std::string_view field, std::vector<int32_t>* out);
 absl::Status ReadValue(const Json& value, std::string_view field, std::vector<std::string>* out);
+// An object, as it is.
+absl::Status ReadValue(const Json& value, std::string_view field, Json* out);
 // {"50256": -100}: sorted by token id.
 absl::Status ReadValue(const Json& value, std::string_view field,
                        std::vector<std::pair<int32_t, float>>* out);

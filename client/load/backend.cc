@@ -44,30 +44,27 @@ absl::Status AskGrpc(LoadOptions* options) {
 }
 
 // The first model that GET /v1/models names: servers want its name in every request.
-absl::Status AskHttp(LoadOptions* options) {
+void AskHttp(LoadOptions* options) {
   WorkloadOptions& workload = options->workload;
   if (workload.vocab_size == 0) {
     workload.vocab_size = kHttpVocabSize;
     for (int id = 0; id < kHttpSpecialTokens; ++id) workload.avoid_token_ids.push_back(id);
   }
   options->model_name = options->base.model();
-  if (!options->model_name.empty()) return absl::OkStatus();
+  if (!options->model_name.empty()) return;
   std::string url = options->connection.target();
   while (!url.empty() && url.back() == '/') url.pop_back();
   if (url.size() < 3 || url.compare(url.size() - 3, 3, "/v1") != 0) url += "/v1";
   const absl::StatusOr<std::string> body = HttpGet(url + "/models", options->connection);
-  if (!body.ok()) {
-    return absl::Status(body.status().code(),
-                        std::string(body.status().message()) + " (or give --model)");
-  }
-  const auto json = nlohmann::json::parse(*body, nullptr, false);
+  const auto json = nlohmann::json::parse(body.ok() ? *body : "", nullptr, false);
   const auto id = nlohmann::json::json_pointer("/data/0/id");
-  if (!json.is_object() || !json.contains(id) || !json[id].is_string()) {
-    return absl::UnavailableError(url + "/models names no model: give --model");
+  if (json.is_object() && json.contains(id) && json[id].is_string()) {
+    options->model_name = json[id].get<std::string>();
+    options->base.set_model(options->model_name);
+  } else {  // some servers have one model and no list
+    fmt::print(stderr, "hgrn2-client: load: {}: requests will name no model (--model)\n",
+               body.ok() ? url + "/models names no model" : std::string(body.status().message()));
   }
-  options->model_name = json[id].get<std::string>();
-  options->base.set_model(options->model_name);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -85,7 +82,9 @@ std::unique_ptr<Transport> MakeTransport(const LoadOptions& options) {
 }
 
 absl::Status AskModel(LoadOptions* options) {
-  return options->backend == LoadBackend::kGrpc ? AskGrpc(options) : AskHttp(options);
+  if (options->backend == LoadBackend::kGrpc) return AskGrpc(options);
+  AskHttp(options);
+  return absl::OkStatus();
 }
 
 }  // namespace hgrn2::client

@@ -55,6 +55,7 @@ void HttpConnection::OnOpen(const error_code& error) {
   socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
   state_ = State::kOpen;
   Read();
+  kept_ = opened_ != nullptr;
   if (opened_) std::exchange(opened_, nullptr)("");
   if (exchange_ != nullptr && !request_.empty()) Write();
 }
@@ -132,7 +133,7 @@ void HttpConnection::OnState(HttpAnswerParser::State state) {
       Exchange* const exchange = std::exchange(exchange_, nullptr);
       // An answer before the whole request was sent, such as a refusal of its size.
       if (!answer_.keep_alive() || !written_) Close();
-      used_before_ = true;
+      kept_ = true;
       exchange->OnAnswered(answer_, this);
       return;
     }
@@ -140,7 +141,7 @@ void HttpConnection::OnState(HttpAnswerParser::State state) {
 }
 
 void HttpConnection::Fail(const std::string& error) {
-  const bool unanswered = used_before_ && !answer_.started();
+  const bool unanswered = kept_ && !answer_.started();
   Exchange* const exchange = std::exchange(exchange_, nullptr);
   auto opened = std::exchange(opened_, nullptr);
   Close();

@@ -70,7 +70,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   State state_ = State::kNew;
   std::function<void(const std::string& error)> opened_;
   Exchange* exchange_ = nullptr;
-  bool used_before_ = false;
+  bool kept_ = false;  // was open without an exchange: the server may have closed it unseen
   bool written_ = false;
   std::string request_;
   HttpAnswerParser answer_;

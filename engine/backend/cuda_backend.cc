@@ -81,7 +81,8 @@ absl::Status CudaBackend::Init(const ModelWeights& weights, const BackendOptions
   logprobs_.assign(sizes_.num_slots, -1);
   info_.dtype = sizes_.activation;
   info_.state_dtype = sizes_.state_dtype;
-  info_.weight_bytes = model_->weight_bytes();
+  info_.weight_bytes =
+      model_->weight_bytes() + (persistent_ != nullptr ? persistent_->device_bytes() : 0);
   info_.state_bytes_per_sequence = sizes_.StateBytesPerSlot();
   info_.num_slots = sizes_.num_slots;
   info_.max_batched_tokens = sizes_.max_tokens;
@@ -157,14 +158,10 @@ absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const Backend
 
   size_t free = 0, total = 0;
   CUDA_RETURN_IF_ERROR(cudaMemGetInfo(&free, &total));
-  const int64_t taken = static_cast<int64_t>(total - free);
-  const int64_t budget =
-      static_cast<int64_t>(static_cast<double>(total) * options.memory_utilization) - taken -
-      kReserveBytes;
-  int64_t weight_bytes = CudaModel::WeightBytes(c, sizes_.activation, sizes_.fp8_weights);
-  if (sizes_.activation == DType::kBF16 && compute_capability_ == 90) {
-    weight_bytes += CudaPersistentDecode::Bytes(c, sizes_.activation, sizes_.fp8_weights);
-  }
+  const MemoryBudget budget = {static_cast<int64_t>(total), options.memory_utilization,
+                               static_cast<int64_t>(total - free), kReserveBytes};
+  const int64_t weight_bytes = CudaModel::WeightBytes(c, sizes_.activation, sizes_.fp8_weights) +
+                               CudaPersistentDecode::Bytes(sizes_, compute_capability_);
   ASSIGN_OR_RETURN(sizes_.num_slots, FitSlots(sizes_, weight_bytes, budget));
   if (sizes_.num_slots < options.num_slots) {
     LOG_WARNING(

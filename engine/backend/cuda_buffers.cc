@@ -70,23 +70,32 @@ int64_t CudaSizes::WorkspaceBytes() const {
          static_cast<int64_t>(cuda::Gemm::kWorkspaceBytes + MaxStepBytes(max_tokens, num_slots));
 }
 
-absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes, int64_t budget) {
+absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes,
+                                 const MemoryBudget& budget) {
   CudaSizes s = sizes;
-  // The workspace grows a little with the slots; one pass with the wanted number is on the safe
-  // side.
-  const int64_t left = budget - weight_bytes - s.WorkspaceBytes();
-  const int64_t fit = left / s.BytesPerSlot();
-  if (left <= 0 || fit < 1) {
+  // The workspace grows with the slots too.
+  const auto fits = [&](int32_t slots) {
+    s.num_slots = slots;
+    return weight_bytes + s.WorkspaceBytes() + slots * s.BytesPerSlot() <= budget.Bytes();
+  };
+  if (!fits(1)) {
+    const int64_t workspace = s.WorkspaceBytes();
     return MakeStatus(
         absl::StatusCode::kResourceExhausted,
-        "device memory: the budget of {} (free memory x --gpu-memory-utilization) does not hold "
-        "the "
-        "weights ({}), the workspace for {} tokens a step ({}) and one sequence ({}); use a larger "
-        "--gpu-memory-utilization, a smaller --max-num-batched-tokens or --state-dtype fp8",
-        Gib(budget), Gib(weight_bytes), s.max_tokens, Gib(s.WorkspaceBytes()),
-        Gib(s.BytesPerSlot()));
+        "device memory: {} x {:.2f} (--gpu-memory-utilization) - {} in use - {} for the driver = "
+        "{}, but weights of {} + a workspace of {} for {} tokens a step + one sequence of {} = {}; "
+        "use a larger --gpu-memory-utilization, a smaller --max-num-batched-tokens or "
+        "--state-dtype fp8",
+        Gib(budget.total), budget.utilization, Gib(budget.taken), Gib(budget.reserve),
+        Gib(budget.Bytes()), Gib(weight_bytes), Gib(workspace), s.max_tokens, Gib(s.BytesPerSlot()),
+        Gib(weight_bytes + workspace + s.BytesPerSlot()));
   }
-  return static_cast<int32_t>(std::min<int64_t>(fit, s.num_slots));
+  int32_t fit = 1, too_many = sizes.num_slots + 1;
+  while (too_many - fit > 1) {
+    const int32_t middle = fit + (too_many - fit) / 2;
+    (fits(middle) ? fit : too_many) = middle;
+  }
+  return fit;
 }
 
 namespace {

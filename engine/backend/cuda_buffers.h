@@ -45,9 +45,22 @@ struct SlotLayerBytes {
 };
 SlotLayerBytes SlotBytes(const CudaSizes& sizes);
 
-// The number of slots, at most sizes.num_slots, that fit in `budget` bytes beside the weights and
-// the workspace. RESOURCE_EXHAUSTED with the arithmetic if none does. Pure.
-absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes, int64_t budget);
+// What a backend may take of its device's memory, in bytes.
+struct MemoryBudget {
+  int64_t total = 0;         // the device's
+  double utilization = 1.0;  // --gpu-memory-utilization
+  int64_t taken = 0;         // by others and by the driver, before the backend takes any
+  int64_t reserve = 0;       // left to the driver: graphs, the library's kernels
+
+  int64_t Bytes() const {
+    return static_cast<int64_t>(static_cast<double>(total) * utilization) - taken - reserve;
+  }
+};
+
+// The number of slots, at most sizes.num_slots, that fit in the budget beside the weights and the
+// workspace. RESOURCE_EXHAUSTED with the arithmetic if none does. Pure.
+absl::StatusOr<int32_t> FitSlots(const CudaSizes& sizes, int64_t weight_bytes,
+                                 const MemoryBudget& budget);
 
 // Activations of a step, T rows. The attention's and the MLP's share memory: neither outlives its
 // half of a layer. Device memory.

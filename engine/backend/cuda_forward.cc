@@ -145,8 +145,8 @@ absl::Status CudaForward::PrefillRecurrence(const StepShape& shape, int32_t laye
 }
 
 // Decodes and prompts of a step are different sequences: in a mixed step they run side by side. A
-// short prompt keeps a few multiprocessors busy for as long as a full walk takes; its blocks go
-// first.
+// short prompt keeps a few multiprocessors busy for as long as the decodes keep all others. It must
+// get them first, so it runs on the step's own stream: decodes are a stream's switch behind.
 absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   if (!IsMixed(shape)) {
     if (shape.prefill_items.count > 0) return PrefillRecurrence(shape, layer, stream);
@@ -154,9 +154,9 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
   }
   CUDA_RETURN_IF_ERROR(cudaEventRecord(fork_.get(), stream));
   CUDA_RETURN_IF_ERROR(cudaStreamWaitEvent(side_.get(), fork_.get()));
-  RETURN_IF_ERROR(PrefillRecurrence(shape, layer, side_.get()));
+  RETURN_IF_ERROR(PrefillRecurrence(shape, layer, stream));
+  RETURN_IF_ERROR(DecodeRecurrence(shape, layer, side_.get()));
   CUDA_RETURN_IF_ERROR(cudaEventRecord(join_.get(), side_.get()));
-  RETURN_IF_ERROR(DecodeRecurrence(shape, layer, stream));
   return CudaStatus(cudaStreamWaitEvent(stream, join_.get()), "joining prompts and decodes");
 }
 

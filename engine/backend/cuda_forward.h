@@ -78,7 +78,7 @@ class CudaForward {
   bool overlap_;
   bool has_skinny_gemm_ = false;
   cuda::Gemm gemm_;
-  CudaStream side_;  // the prompts of a mixed step
+  CudaStream side_;  // the decodes of a mixed step
   CudaEvent fork_, join_;
 };
 

@@ -9,14 +9,25 @@ namespace hgrn2 {
 
 namespace p = cuda::persistent;
 
-int64_t CudaPersistentDecode::Bytes(const ModelConfig& config, DType activation, bool fp8) {
+int64_t CudaPersistentDecode::Bytes(const CudaSizes& sizes, int compute_capability) {
+  const ModelConfig& c = sizes.config;
+  // What Supports and ShapeOf look at, without memory behind it.
+  const DType layer_type = sizes.fp8_weights ? DType::kF8E4M3 : sizes.activation;
+  cuda::LayerView layer;
+  for (cuda::MatrixView* matrix : {&layer.qfi, &layer.o, &layer.gate_up, &layer.down}) {
+    matrix->type = layer_type;
+  }
+  const std::vector<cuda::LayerView> layers(c.num_layers, layer);
   cuda::ModelView view;
-  view.d = config.hidden_size, view.m = config.intermediate_size;
-  view.heads = config.num_heads, view.head_dim = config.head_dim;
-  view.vocab = config.vocab_size, view.num_layers = config.num_layers;
-  p::ModelShape shape;
-  shape.d = view.d, shape.m = view.m, shape.vocab = view.vocab;
-  shape.layers = view.num_layers, shape.fp8 = fp8;
+  view.d = c.hidden_size, view.m = c.intermediate_size;
+  view.heads = c.num_heads, view.head_dim = c.head_dim;
+  view.vocab = c.vocab_size, view.num_layers = c.num_layers, view.conv_size = c.conv_size;
+  view.activation_type = sizes.activation;
+  view.lm_head.type = sizes.activation;
+  view.layers = layers.data();
+  const char* why = "";
+  if (!p::Supports(view, sizes.state_dtype, sizes.ring_length, compute_capability, &why)) return 0;
+  const p::ModelShape shape = p::ShapeOf(view);
   return shape.PackedBytes() + static_cast<int64_t>(p::WorkspaceBytes(shape, p::kMaxBatch));
 }
 

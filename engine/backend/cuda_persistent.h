@@ -16,8 +16,9 @@ namespace hgrn2 {
 
 class CudaPersistentDecode {
  public:
-  // Device memory it takes beside the model's: packed weights and workspace.
-  static int64_t Bytes(const ModelConfig& config, DType activation, bool fp8);
+  // What Create will allocate beside the model's memory: packed weights and workspace. 0 if the
+  // kernel does not support the model or the device.
+  static int64_t Bytes(const CudaSizes& sizes, int compute_capability);
 
   // Null if the kernel does not support the model or the device; *why then says what stands in the
   // way. References outlive the result.
@@ -27,6 +28,8 @@ class CudaPersistentDecode {
 
   // Batches up to this many sequences are faster here than through the general path.
   int32_t max_batch() const { return max_batch_; }
+
+  int64_t device_bytes() const { return memory_.device_bytes(); }
 
   // From token ids to buffers.logits [batch][vocab], ages included. `shape` as for
   // CudaForward::Layers; batch <= its padded tokens.

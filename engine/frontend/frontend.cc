@@ -32,7 +32,7 @@ class FrontendImpl final : public Frontend {
         seed_(options_.seed.value_or(RandomSeed())),
         workers_(options_.num_workers > 0
                      ? options_.num_workers
-                     : std::clamp<int32_t>(std::thread::hardware_concurrency() / 4, 1, 8)) {}
+                     : std::clamp<int32_t>(std::thread::hardware_concurrency() / 2, 1, 8)) {}
 
   absl::StatusOr<std::shared_ptr<RequestControl>> Generate(
       CompletionRequest request, std::shared_ptr<CompletionHandler> handler) override {

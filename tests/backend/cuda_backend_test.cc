@@ -106,6 +106,34 @@ TEST_F(CudaBackendTest, SaysWhyItDoesNotFit) {
   EXPECT_NE(std::string(status.message()).find("GiB"), std::string::npos) << status;
 }
 
+// What is planned is what is taken, and no more than the share that was allowed.
+TEST_F(CudaBackendTest, SlotsFillTheirShareOfTheMemory) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const ModelWeights weights = SmallModel(64, dtype, 0, 8, 4096);
+    size_t before = 0, after = 0, total = 0;
+    ASSERT_EQ(cudaMemGetInfo(&before, &total), cudaSuccess);
+    BackendOptions options;
+    options.dtype = dtype;
+    options.num_slots = 60'000;
+    options.max_batched_tokens = 1024;
+    constexpr double kSlack = 1.0 * (1 << 30);
+    options.memory_utilization = (static_cast<double>(total - before) + 4 * kSlack) / total;
+    const auto backend = MakeCudaBackend(weights, options);
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    ASSERT_EQ(cudaMemGetInfo(&after, &total), cudaSuccess);
+    const BackendInfo& info = (*backend)->info();
+    EXPECT_LT(info.num_slots, options.num_slots);
+    const double used = static_cast<double>(total - after),
+                 allowed = options.memory_utilization * total;
+    EXPECT_LE(used, allowed);
+    EXPECT_GE(used, allowed - kSlack);
+    const double counted = static_cast<double>(info.weight_bytes) +
+                           static_cast<double>(info.num_slots) * info.state_bytes_per_sequence;
+    EXPECT_GE(counted, 0.5 * (used - (total - before)));
+    EXPECT_LE(counted, used - (total - before));
+  }
+}
+
 TEST_F(CudaBackendTest, BadBatchesAreErrors) {
   const auto backend = Cuda("", DType::kF32, DType::kF32, 0, 0).Make(SmallModel(32, DType::kF32));
   StepBatch batch;

@@ -138,17 +138,33 @@ TEST(FitSlotsTest, ClampsToWhatFits) {
   // 24 layers of 2048 x 128 float16, and 16 tokens of two times 2048 bfloat16.
   EXPECT_EQ(s.StateBytesPerSlot(), int64_t{24} * (2048 * 128 * 2 + 16 * 2 * 2048 * 2));
   const int64_t weights = int64_t{3} << 30;
-  const int64_t fixed = weights + s.WorkspaceBytes();
-  EXPECT_EQ(FitSlots(s, weights, fixed + 7 * s.BytesPerSlot() + 5).value(), 7);
-  EXPECT_EQ(FitSlots(s, weights, fixed + 5000 * s.BytesPerSlot()).value(), 1000);
+  const auto fit = [&](int64_t bytes) { return FitSlots(s, weights, {.total = bytes}).value(); };
+  for (const int32_t slots : {1, 7, 100, 999}) {
+    CudaSizes some = s;
+    some.num_slots = slots;
+    const int64_t needed = weights + some.WorkspaceBytes() + slots * some.BytesPerSlot();
+    EXPECT_EQ(fit(needed), slots);
+    if (slots > 1) {
+      EXPECT_EQ(fit(needed - 1), slots - 1);
+    }
+  }
+  EXPECT_EQ(fit(weights + s.WorkspaceBytes() + 5000 * s.BytesPerSlot()), 1000);
+}
+
+TEST(FitSlotsTest, OthersMemoryAndTheShareCount) {
+  const MemoryBudget budget = {.total = 1000, .utilization = 0.75, .taken = 100, .reserve = 50};
+  EXPECT_EQ(budget.Bytes(), 600);
 }
 
 TEST(FitSlotsTest, SaysWhyNothingFits) {
-  const auto slots = FitSlots(Sizes(), int64_t{3} << 30, int64_t{2} << 30);
+  const MemoryBudget budget = {int64_t{10} << 30, 0.5, int64_t{2} << 30, int64_t{1} << 30};
+  const auto slots = FitSlots(Sizes(), int64_t{3} << 30, budget);
   EXPECT_EQ(slots.status().code(), absl::StatusCode::kResourceExhausted);
   const std::string message(slots.status().message().data(), slots.status().message().size());
-  EXPECT_NE(message.find("3.00 GiB"), std::string::npos) << message;
-  EXPECT_NE(message.find("--gpu-memory-utilization"), std::string::npos) << message;
+  for (const char* part : {"10.00 GiB x 0.50 (--gpu-memory-utilization)", "2.00 GiB in use",
+                           "1.00 GiB for the driver", "= 2.00 GiB", "weights of 3.00 GiB"}) {
+    EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
+  }
 }
 
 }  // namespace

@@ -137,13 +137,16 @@ absl::Status Application::Listen() {
                                 ToEngineOptions(options_, nullptr), *frontend_);
   context.stream_buffer_bytes = options_.stream_buffer_bytes;
   context.max_response_bytes = options_.grpc_max_message_bytes;
+  ASSIGN_OR_RETURN(context.api_keys,
+                   LoadApiKeys("grpc-api-key", options_.grpc_api_key, options_.grpc_api_key_file));
   service_ = std::make_unique<InferenceService>(std::move(context));
 
   RETURN_IF_ERROR(StartHttp());
   ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(*service_, options_));
   ready_ = true;
   // Parsed by scripts that start the server on port 0: keep the form.
-  LOG_INFO("gRPC listening on {}", JoinHostPort(options_.host, grpc_->port()));
+  LOG_INFO("gRPC listening on {}{}", JoinHostPort(options_.host, grpc_->port()),
+           options_.grpc_tls_cert.empty() ? "" : " (TLS)");
   LOG_INFO("HTTP listening on {}", JoinHostPort(options_.host, http_->port()));
   return absl::OkStatus();
 }
@@ -171,7 +174,8 @@ absl::Status Application::StartHttp() {
   gateway_ = std::make_unique<Gateway>(std::move(gateway));
 
   HttpGateOptions gate;
-  ASSIGN_OR_RETURN(gate.api_keys, LoadApiKeys(options_.http_api_key, options_.http_api_key_file));
+  ASSIGN_OR_RETURN(gate.api_keys,
+                   LoadApiKeys("http-api-key", options_.http_api_key, options_.http_api_key_file));
   gate.cors_allow_origins = SplitList(options_.cors_allow_origin);
   HttpRouter router(std::move(gate));
   AddOpsRoutes({engine_.get(), metrics_.get(), &ready_, options_.liveness_timeout}, &router);

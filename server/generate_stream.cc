@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "server/convert.h"
+#include "server/grpc_access.h"
 #include "server/grpc_status.h"
 
 namespace hgrn2 {
@@ -20,6 +21,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateStream::Start(
 void GenerateStream::Submit(const grpc::CallbackServerContext& call,
                             const v1::GenerateRequest& request) {
   record_.SetTrace(call);
+  absl::Status access = CheckApiKey(context_.api_keys, call);
+  if (!access.ok()) return End(access);
   absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
   if (!native.ok()) return End(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "server/grpc_access.h"
 #include "server/hang_up.h"
 
 namespace hgrn2 {
@@ -61,13 +62,19 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
   builder.SetMaxSendMessageSize(-1);  // what we send is bounded where it is made
   builder.RegisterService(&service);
   int port = 0;
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
+                   MakeServerCredentials(options));
+  builder.AddListeningPort(address, credentials, &port);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    return MakeStatus(absl::StatusCode::kUnavailable,
-                      "cannot listen on {} for gRPC: the port is in use or the address is not "
-                      "this host's (--host, --grpc-port)",
-                      address);
+    return MakeStatus(
+        absl::StatusCode::kUnavailable,
+        "cannot listen on {} for gRPC: the port is in use or the address is not "
+        "this host's (--host, --grpc-port){}",
+        address,
+        options.grpc_tls_cert.empty()
+            ? ""
+            : "; or certificate and key do not fit (--grpc-tls-cert, --grpc-tls-key)");
   }
   auto result = std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), port));
   result->SetServing(true);

@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "server/generate_stream.h"
+#include "server/grpc_access.h"
 #include "server/grpc_status.h"
 #include "server/unary_calls.h"
 
@@ -43,19 +44,19 @@ grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,
                                                      const v1::TokenizeRequest* request,
                                                      v1::TokenizeResponse* response) {
-  return Answer(call, "Tokenize", DoTokenize(*request, response));
+  return Answer(call, "Tokenize", [&] { return DoTokenize(*request, response); });
 }
 
 grpc::ServerUnaryReactor* InferenceService::Detokenize(grpc::CallbackServerContext* call,
                                                        const v1::DetokenizeRequest* request,
                                                        v1::DetokenizeResponse* response) {
-  return Answer(call, "Detokenize", DoDetokenize(*request, response));
+  return Answer(call, "Detokenize", [&] { return DoDetokenize(*request, response); });
 }
 
 grpc::ServerUnaryReactor* InferenceService::GetModel(grpc::CallbackServerContext* call,
                                                      const v1::GetModelRequest* request,
                                                      v1::GetModelResponse* response) {
-  return Answer(call, "GetModel", DoGetModel(*request, response));
+  return Answer(call, "GetModel", [&] { return DoGetModel(*request, response); });
 }
 
 absl::Status InferenceService::DoTokenize(const v1::TokenizeRequest& request,
@@ -87,7 +88,10 @@ absl::Status InferenceService::DoGetModel(const v1::GetModelRequest& request,
 }
 
 grpc::ServerUnaryReactor* InferenceService::Answer(grpc::CallbackServerContext* call,
-                                                   const char* method, const absl::Status& status) {
+                                                   const char* method,
+                                                   absl::FunctionRef<absl::Status()> answer) {
+  absl::Status status = CheckApiKey(context_.api_keys, *call);
+  if (status.ok()) status = answer();
   CallRecord(context_, method).Done(status);
   grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));

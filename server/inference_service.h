@@ -3,6 +3,7 @@
 
 #include <hgrn2/v1/inference.grpc.pb.h>
 
+#include "absl/functional/function_ref.h"
 #include "server/rpc_call.h"
 
 namespace hgrn2 {
@@ -43,7 +44,7 @@ class InferenceService final : public v1::Inference::CallbackService {
   absl::Status DoGetModel(const v1::GetModelRequest& request, v1::GetModelResponse* response);
   // Answers a call that needs no engine.
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call, const char* method,
-                                   const absl::Status& status);
+                                   absl::FunctionRef<absl::Status()> answer);
 
   ActiveCalls active_calls_;
   const ServiceContext context_;

@@ -261,6 +261,17 @@ std::vector<OptionSpec> ServingOptions() {
              "Age at which a connection is asked to go, so that clients see new replicas. 0: off."),
       Number("grpc-max-connection-age-grace", &O::grpc_max_connection_age_grace, 0, 86400,
              " of seconds", "Time that calls of such a connection have to finish."),
+      Text("grpc-api-key", &O::grpc_api_key, "keys separated by commas",
+           "API keys of every gRPC service but health and reflection, sent as metadata "
+           "'authorization: Bearer KEY'. Unset, and no grpc-api-key-file: everybody may call."),
+      Text("grpc-api-key-file", &O::grpc_api_key_file, "a file",
+           "File with API keys, one a line, in addition to grpc-api-key."),
+      Text("grpc-tls-cert", &O::grpc_tls_cert, "a file",
+           "PEM file of the certificate chain of the gRPC port. Unset: no TLS."),
+      Text("grpc-tls-key", &O::grpc_tls_key, "a file", "PEM file of that certificate's key."),
+      Text("grpc-tls-client-ca", &O::grpc_tls_client_ca, "a file",
+           "PEM file of the authority whose certificates gRPC clients must have. Unset: they need "
+           "none."),
       Integer("http-num-threads", &O::http_num_threads, 1, 64, "Threads of the HTTP server."),
       Integer("http-max-connections", &O::http_max_connections, 1, 65536,
               "Open HTTP connections; further ones are closed at once."),
@@ -282,7 +293,7 @@ std::vector<OptionSpec> ServingOptions() {
       Text(
           "http-api-key", &O::http_api_key, "keys separated by commas",
           "API keys of /v1, /tokenize and /detokenize, sent as 'Authorization: Bearer KEY'. Unset, "
-          "and no http-api-key-file: everybody may ask. gRPC is not guarded by them."),
+          "and no http-api-key-file: everybody may ask. gRPC has grpc-api-key."),
       Text("http-api-key-file", &O::http_api_key_file, "a file",
            "File with API keys, one a line, in addition to http-api-key."),
       Text("cors-allow-origin", &O::cors_allow_origin, "origins separated by commas, or *",

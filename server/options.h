@@ -47,6 +47,11 @@ struct ServerOptions {
   int32_t stream_buffer_bytes = 4 << 20;
   double grpc_max_connection_age = 0;  // seconds; 0: off
   double grpc_max_connection_age_grace = 30;
+  std::string grpc_api_key;       // comma-separated
+  std::string grpc_api_key_file;  // one per line
+  std::string grpc_tls_cert;      // PEM files; empty: no TLS
+  std::string grpc_tls_key;
+  std::string grpc_tls_client_ca;  // empty: clients need no certificate
   int32_t http_num_threads = 1;
   int32_t http_max_connections = 4096;
   int32_t http_max_header_bytes = 16 << 10;

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
@@ -27,6 +28,7 @@ struct ServiceContext {
   v1::GetModelResponse model;             // GetModel's answer
   int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one Generate call
   int64_t max_response_bytes = 16 << 20;  // of a unary call
+  std::vector<std::string> api_keys;      // none: everybody may call
   const Clock* clock = &Clock::Real();
 };
 

@@ -4,6 +4,7 @@
 
 #include "base/status.h"
 #include "server/convert.h"
+#include "server/grpc_access.h"
 #include "server/grpc_status.h"
 
 namespace hgrn2 {
@@ -21,6 +22,8 @@ grpc::ServerUnaryReactor* CompleteCall::Start(const ServiceContext& context,
 void CompleteCall::Submit(const grpc::CallbackServerContext& call,
                           const v1::GenerateRequest& request) {
   record_.SetTrace(call);
+  absl::Status access = CheckApiKey(context_.api_keys, call);
+  if (!access.ok()) return Refuse(access);
   absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
   if (!native.ok()) return Refuse(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);
@@ -85,6 +88,8 @@ grpc::ServerUnaryReactor* ScoreCall::Start(const ServiceContext& context,
 
 void ScoreCall::Submit(const grpc::CallbackServerContext& call, const v1::ScoreRequest& request) {
   record_.SetTrace(call);
+  absl::Status access = CheckApiKey(context_.api_keys, call);
+  if (!access.ok()) return Refuse(access);
   absl::StatusOr<ScoreInput> native = ToNative(v1::ScoreRequest(request));
   if (!native.ok()) return Refuse(native.status());
   native->deadline = DeadlineOf(call, *context_.clock);

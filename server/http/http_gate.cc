@@ -29,16 +29,18 @@ bool IsBearer(std::string_view value) {
 
 }  // namespace
 
-bool HttpGate::Authorized(const HttpRequest& request) const {
-  if (options_.api_keys.empty()) return true;
-  const std::string_view value = request.Header("authorization");
-  if (!IsBearer(value)) return false;
+bool HasApiKey(std::string_view authorization, const std::vector<std::string>& keys) {
+  if (!IsBearer(authorization)) return false;
   bool found = false;
-  for (const std::string& key : options_.api_keys) {
-    const bool equal = EqualInConstantTime(value.substr(7), key);
+  for (const std::string& key : keys) {
+    const bool equal = EqualInConstantTime(authorization.substr(7), key);
     found = found || equal;
   }
   return found;
+}
+
+bool HttpGate::Authorized(const HttpRequest& request) const {
+  return options_.api_keys.empty() || HasApiKey(request.Header("authorization"), options_.api_keys);
 }
 
 HttpHeaders HttpGate::CorsHeaders(const HttpRequest& request) const {
@@ -77,20 +79,21 @@ std::vector<std::string> SplitList(std::string_view list) {
   }
 }
 
-absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view list,
+absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view flag, std::string_view list,
                                                      const std::string& file) {
   constexpr size_t kMaxKeyBytes = 4096;
+  const std::string file_flag = std::string(flag) + "-file";
   std::vector<std::string> keys = SplitList(list);
   if (!file.empty()) {
     std::ifstream stream(file);
-    if (!stream) return InvalidArgument("http-api-key-file", "cannot open file '{}'", file);
+    if (!stream) return InvalidArgument(file_flag, "cannot open file '{}'", file);
     const size_t before = keys.size();
     for (std::string line; std::getline(stream, line);) {
       for (std::string& key : SplitList(line)) keys.push_back(std::move(key));
     }
     // Serving everybody because a file is empty is not what its owner wants.
     if (keys.size() == before) {
-      return InvalidArgument("http-api-key-file", "file '{}' has no keys", file);
+      return InvalidArgument(file_flag, "file '{}' has no keys", file);
     }
   }
   for (const std::string& key : keys) {
@@ -98,8 +101,7 @@ absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view list,
       return static_cast<unsigned char>(c) > 0x20 && static_cast<unsigned char>(c) < 0x7f;
     });
     if (!visible || key.size() > kMaxKeyBytes) {
-      return InvalidArgument("http-api-key", "keys are up to {} visible ASCII characters",
-                             kMaxKeyBytes);
+      return InvalidArgument(flag, "keys are up to {} visible ASCII characters", kMaxKeyBytes);
     }
   }
   return keys;

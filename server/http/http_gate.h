@@ -20,8 +20,7 @@ class HttpGate {
  public:
   explicit HttpGate(HttpGateOptions options = {}) : options_(std::move(options)) {}
 
-  // Whether the request carries one of the keys as "Authorization: Bearer KEY". Takes the same time
-  // wherever a wrong key differs from a right one.
+  // Whether the request carries one of the keys as "Authorization: Bearer KEY", or none is needed.
   bool Authorized(const HttpRequest& request) const;
   // What a page of an allowed origin needs to read the answer; empty otherwise.
   HttpHeaders CorsHeaders(const HttpRequest& request) const;
@@ -36,8 +35,13 @@ class HttpGate {
 std::vector<std::string> SplitList(std::string_view list);
 
 // The keys of `list` (comma-separated) and of the lines of `file`, unless it is "".
-// INVALID_ARGUMENT: no file, none in it, or a key that no header can carry. Errors name no key.
-absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view list,
+// INVALID_ARGUMENT: no file, none in it, or a key that no header can carry. Errors name no key, but
+// `flag`, where the list came from; the file's flag is that and "-file".
+absl::StatusOr<std::vector<std::string>> LoadApiKeys(std::string_view flag, std::string_view list,
                                                      const std::string& file);
+
+// Whether "Bearer KEY" has one of the keys. Takes the same time wherever a wrong key differs from a
+// right one.
+bool HasApiKey(std::string_view authorization, const std::vector<std::string>& keys);
 
 }  // namespace hgrn2

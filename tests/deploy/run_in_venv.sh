@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# run_in_venv.sh VENV SCRIPT [ARGUMENT...]: runs a Python script with the packages of requirements.txt, which
+# run_in_venv.sh VENV SCRIPT [ARGUMENT...]: runs a Python script with the packages of requirements.txt (or $REQUIREMENTS), which
 # are installed into VENV once. Exit status 77 (skipped) where they cannot be had.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+requirements="${REQUIREMENTS:-$here/requirements.txt}"
 venv="$1"
 shift
 stamp="$venv/requirements.txt"
@@ -15,11 +16,11 @@ skip() {
 mkdir -p "$(dirname "$venv")"
 exec 9>"$venv.lock"
 flock 9  # tests may start at the same time
-if ! cmp -s "$here/requirements.txt" "$stamp"; then
+if ! cmp -s "$requirements" "$stamp"; then
   python3 -m venv "$venv" >"$venv.log" 2>&1 || skip "no Python virtual environment ($(tail -n 1 "$venv.log")); apt-get install python3-venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >"$venv.log" 2>&1 ||
-    skip "packages of tests/deploy/requirements.txt cannot be installed from PyPI: $(tail -n 1 "$venv.log")"
-  cp "$here/requirements.txt" "$stamp"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" >"$venv.log" 2>&1 ||
+    skip "packages of $requirements cannot be installed from PyPI: $(tail -n 1 "$venv.log")"
+  cp "$requirements" "$stamp"
 fi
 exec 9>&-
 exec "$venv/bin/python3" "$@"

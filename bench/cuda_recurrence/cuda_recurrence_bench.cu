@@ -1,7 +1,7 @@
 // Time, bandwidth and share of the byte floor of the recurrence kernels, for the 1.3B shape: 24
 // layers, d = 2048, 16 heads of 128. Every layer has its own states, so that no cache helps.
 //
-//   cuda_recurrence_bench [decode] [prefill] [conv]     (nothing: all)
+//   cuda_recurrence_bench [decode] [replay] [one] [prefill] [conv]     (nothing: all)
 //
 // A decode step is a graph of 24 layers' kernels; the median of its replays. The floor is the bytes
 // that must move over the measured read bandwidth (or copy bandwidth where the state is also
@@ -364,7 +364,14 @@ int Main(int argc, char** argv) {
         BenchDecode(c.dtype, c.replay, batch, false, bandwidth);
     BenchDecode(DType::kF16, 16, 256, true, bandwidth);
   }
-  if (wanted("one")) BenchDecode(DType::kF16, 16, 256, false, bandwidth);  // for a profiler
+  if (argc > 1 && wanted("replay")) {  // the ring's default length, both default dtypes
+    for (const DType dtype : {DType::kF16, DType::kF8E4M3})
+      for (const int batch : {16, 64, 256, 1024}) BenchDecode(dtype, 16, batch, false, bandwidth);
+  }
+  if (argc > 1 && wanted("one")) {  // for a profiler
+    BenchDecode(DType::kF16, 16, 256, false, bandwidth);
+    BenchDecode(DType::kF8E4M3, 16, 256, false, bandwidth);
+  }
   if (wanted("prefill")) {
     for (const int prompts : {1, 8, 64}) BenchPrefill(16384, prompts, DType::kBF16, 0, bandwidth);
     for (const int prompts : {1, 8}) BenchPrefill(2048, prompts, DType::kBF16, 0, bandwidth);

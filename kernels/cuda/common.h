@@ -22,9 +22,9 @@ using ActivationType = DType;  // kF32 or kBF16
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Launches `kernel` so that its blocks may become resident before the kernel ahead of it in `stream`
-// has finished (sm_90; ignored on older devices by the driver: the attribute is only set when
-// `overlap` is true). The kernel must call GridDependencyWait() first.
+// Launches `kernel` so that its blocks may become resident before the kernel ahead of it in
+// `stream` has finished (sm_90; ignored on older devices by the driver: the attribute is only set
+// when `overlap` is true). The kernel must call GridDependencyWait() first.
 template <typename... Params, typename... Args>
 cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, bool overlap, Args&&... args) {
@@ -39,6 +39,20 @@ cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   config.attrs = &attribute;
   config.numAttrs = overlap ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
+}
+
+// Lets launches of `kernel`, which has no static shared memory, ask for as much dynamic shared
+// memory as the device has. Always that limit and never a launch's own need: the attribute is the
+// kernel's, and another thread may be about to launch it with more.
+template <typename... Params>
+cudaError_t AllowMostSharedMemory(void (*kernel)(Params...)) {
+  int device = 0, limit = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error == cudaSuccess)
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+  return error;
 }
 
 }  // namespace hgrn2::cuda

@@ -176,6 +176,48 @@ TEST_P(DecodeStepTest, ResultDoesNotDependOnTheBatch) {
   }
 }
 
+// Batches in which a block works through a long list of sequences (more than a warp's width), with
+// folds and resets among them, against a batch in which each has a block of its own.
+class LongBatchTest : public testing::TestWithParam<DType> {};
+
+TEST_P(LongBatchTest, GivesTheBitsOfAShortOne) {
+  HGRN2_REQUIRE_GPU();
+  constexpr int kSequences = 5, kBatch = 830;
+  const Case c = {{16, 128}, GetParam(), DType::kBF16, 16, 3};
+  Layer few(c, kSequences, 5), many(c, kBatch, 5);
+  const int d = c.shape.d();
+  const size_t row_bytes = static_cast<size_t>(d) * SizeOf(c.activation);
+  std::vector<int32_t> few_slots(kSequences), many_slots(kBatch);
+  for (int s = 0; s < kSequences; ++s) few_slots[s] = s;
+  for (int s = 0; s < kBatch; ++s) many_slots[s] = s;
+  for (int step = 0; step < 24; ++step) {
+    std::vector<uint8_t> few_reset(kSequences, step == 0), many_reset(kBatch);
+    few_reset[step % kSequences] |= step < 2 * kSequences;  // different ages
+    const std::vector<float> qfi = RandomQfi(kSequences, d, c.activation, few.random());
+    std::vector<float> many_qfi(static_cast<size_t>(kBatch) * 3 * d);
+    for (int s = 0; s < kBatch; ++s) {
+      many_reset[s] = few_reset[s % kSequences];
+      std::copy_n(&qfi[static_cast<size_t>(s % kSequences) * 3 * d], 3 * d,
+                  &many_qfi[static_cast<size_t>(s) * 3 * d]);
+    }
+    few.Run(few_slots, few_reset, few_slots, qfi);
+    few.Advance(few_slots, few_reset);
+    many.Run(many_slots, many_reset, many_slots, many_qfi);
+    many.Advance(many_slots, many_reset);
+    const std::vector<uint8_t> want = few.o().Read(), got = many.o().Read();
+    for (int s = 0; s < kBatch; ++s)
+      ASSERT_EQ(0, std::memcmp(&got[s * row_bytes], &want[s % kSequences * row_bytes], row_bytes))
+          << "step " << step << ", row " << s;
+  }
+  const std::vector<int32_t> last = {kBatch - 5, kBatch - 4, kBatch - 3, kBatch - 2, kBatch - 1};
+  EXPECT_EQ(GatherStates(few.slab(), few.ring(), few.lower_bound(), few_slots, c.activation),
+            GatherStates(many.slab(), many.ring(), many.lower_bound(), last, c.activation));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LongBatchTest,
+                         testing::Values(DType::kF16, DType::kBF16, DType::kF8E4M3),
+                         [](const auto& info) { return std::string(Name(info.param)); });
+
 std::vector<Case> Cases() {
   std::vector<Case> cases;
   const DType kStates[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3};
@@ -184,6 +226,8 @@ std::vector<Case> Cases() {
       cases.push_back({{3, 128}, state, activation, 1, 0});
       cases.push_back({{2, 128}, state, activation, 16, 5});
     }
+    cases.push_back({{2, 128}, state, DType::kBF16, 32, 9});
+    cases.push_back({{3, 128}, state, DType::kBF16, 2, 0});
     cases.push_back({{4, 32}, state, DType::kBF16, 16, 0});
     cases.push_back({{2, 64}, state, DType::kBF16, 4, 3});
     cases.push_back({{2, 96}, state, DType::kF32, 8, 1});

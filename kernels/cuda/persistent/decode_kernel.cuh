@@ -228,8 +228,7 @@ cudaError_t LaunchAs(const DecodeParams& p, cudaStream_t stream) {
   const int stages = std::min(kMaxStages, (limit - fixed) / kStageBytes<kFp8>);
   if (stages < 2) return cudaErrorInvalidValue;
   const int shared = fixed + stages * kStageBytes<kFp8>;
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared));
+  HGRN2_CUDA_RETURN_IF_ERROR(AllowMostSharedMemory(kernel));
   return Launch(kernel, dim3(p.blocks), dim3(kThreads), shared, stream, p.programmatic, p, stages);
 }
 
@@ -245,7 +244,9 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
       return LaunchAs<T, kFp8, StateTiling<64, 4>>(p, stream);
     case 128:
       if constexpr (T::kNTiles == 1) {
-        if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
+        if (pairs * 8 <= p.blocks) {
+          return LaunchAs<Tiling<1, T::kChunk, true>, kFp8, StateTiling<128, 2>>(p, stream);
+        }
         if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       }
       if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);

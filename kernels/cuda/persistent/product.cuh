@@ -14,10 +14,12 @@
 namespace hgrn2::cuda::persistent {
 
 // kTiles: n-tiles of 8 tokens. kChunkSteps: k-steps whose activations a warp keeps in registers.
-template <int kTiles, int kChunkSteps>
+// kReadAhead: reads a stage's weights while the last stage's are multiplied; takes 24 registers.
+template <int kTiles, int kChunkSteps, bool kReadAhead = false>
 struct Tiling {
   static constexpr int kNTiles = kTiles;
   static constexpr int kChunk = kChunkSteps;
+  static constexpr bool kAhead = kReadAhead;
   // Row tiles whose partial sums fit into the scratch: 8 warps x 16 rows x 8 tokens in float32
   // each.
   static constexpr int kGroup = kScratchBytes / (kConsumerWarps * 512 * kNTiles);
@@ -144,47 +146,96 @@ __device__ __forceinline__ float2* Partial(float* scratch, int tile, int h, int 
   return reinterpret_cast<float2*>(scratch) + ((tile * 2 + h) * kConsumerWarps + warp) * 32;
 }
 
-// Multiplies one chunk of K of one tile and adds to `acc`. The sums of a stage start from zero in
-// two chains and are added to `acc` after: independent stages overlap, and the order of additions
-// does not depend on kChunk.
+// A lane's weights of one stage.
+template <bool kFp8Layers, bool kFp8>
+struct StageWeights {
+  static constexpr int kLoads = kStageSteps<kFp8Layers, kFp8> / (kFp8 ? 2 : 1);
+  uint4 v[kLoads];
+
+  // Waits for the ring's next stage, reads it and gives it back.
+  __device__ __forceinline__ void Take(RingState& ring) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    MbarrierWait(ring.full + ring.stage * 8, ring.parity);
+    const uint32_t at = ring.data + ring.stage * kStageBytes<kFp8Layers> + warp * 512 + lane * 16;
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) v[i] = LoadShared16(at + i * (kConsumerWarps * 512));
+    __syncwarp();
+    if (lane == 0) MbarrierArrive(ring.empty + ring.stage * 8);
+    ring.Advance();
+  }
+};
+
+// Products of one stage, in two chains that start from zero.
+template <typename T, bool kFp8Layers, bool kFp8>
+__device__ __forceinline__ void MultiplyStage(const StageWeights<kFp8Layers, kFp8>& a,
+                                              const uint32_t (&b)[T::kChunk][T::kNTiles][2], int s0,
+                                              float (&part)[2][T::kNTiles][4]) {
+#pragma unroll
+  for (int n = 0; n < T::kNTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) part[0][n][i] = part[1][n][i] = 0;
+  }
+#pragma unroll
+  for (int i = 0; i < kStageSteps<kFp8Layers, kFp8>; ++i) {
+#pragma unroll
+    for (int n = 0; n < T::kNTiles; ++n) {
+      const uint32_t(&bb)[2] = b[s0 + i][n];
+      if constexpr (kFp8) {
+        const uint4 v = a.v[i / 2];
+        const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
+        Mma(part[i % 2][n], FirstFp8ToBf16(lo), FirstFp8ToBf16(hi), SecondFp8ToBf16(lo),
+            SecondFp8ToBf16(hi), bb[0], bb[1]);
+      } else {
+        Mma(part[i % 2][n], a.v[i].x, a.v[i].y, a.v[i].z, a.v[i].w, bb[0], bb[1]);
+      }
+    }
+  }
+}
+
+template <int kNTiles>
+__device__ __forceinline__ void AddParts(const float (&part)[2][kNTiles][4],
+                                         float (&acc)[kNTiles][4]) {
+#pragma unroll
+  for (int n = 0; n < kNTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) acc[n][i] += part[0][n][i] + part[1][n][i];
+  }
+}
+
+// Multiplies one chunk of K of one tile and adds to `acc`. The sums of a stage start from zero and
+// are added to `acc` after: independent stages overlap, and the order of additions does not depend
+// on kChunk. kAhead also adds a stage's sums while the next is multiplied: the compiler would not
+// move either across the wait for a stage.
 template <typename T, bool kFp8Layers, bool kFp8>
 __device__ __forceinline__ void MultiplyChunk(RingState& ring, int steps,
                                               const uint32_t (&b)[T::kChunk][T::kNTiles][2],
                                               float (&acc)[T::kNTiles][4]) {
   constexpr int kSteps = kStageSteps<kFp8Layers, kFp8>;
-  constexpr int kLoads = kFp8 ? kSteps / 2 : kSteps;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if constexpr (T::kAhead) {
+    StageWeights<kFp8Layers, kFp8> a[2];
+    float part[2][2][T::kNTiles][4];
+    a[0].Take(ring);
 #pragma unroll
-  for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
-    if (s0 >= steps) break;
-    MbarrierWait(ring.full + ring.stage * 8, ring.parity);
-    const uint32_t at = ring.data + ring.stage * kStageBytes<kFp8Layers> + warp * 512 + lane * 16;
-    uint4 a[kLoads];
-#pragma unroll
-    for (int i = 0; i < kLoads; ++i) a[i] = LoadShared16(at + i * (kConsumerWarps * 512));
-    __syncwarp();
-    if (lane == 0) MbarrierArrive(ring.empty + ring.stage * 8);
-    ring.Advance();
-    float part[2][T::kNTiles][4] = {};
-#pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-#pragma unroll
-      for (int n = 0; n < T::kNTiles; ++n) {
-        const uint32_t(&bb)[2] = b[s0 + i][n];
-        if constexpr (kFp8) {
-          const uint4 v = a[i / 2];
-          const uint32_t lo = i % 2 ? v.z : v.x, hi = i % 2 ? v.w : v.y;
-          Mma(part[i % 2][n], FirstFp8ToBf16(lo), FirstFp8ToBf16(hi), SecondFp8ToBf16(lo),
-              SecondFp8ToBf16(hi), bb[0], bb[1]);
-        } else {
-          Mma(part[i % 2][n], a[i].x, a[i].y, a[i].z, a[i].w, bb[0], bb[1]);
-        }
+    for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
+      const int now = s0 / kSteps % 2;
+      const bool last = s0 + kSteps >= T::kChunk || s0 + kSteps >= steps;
+      if (!last) a[1 - now].Take(ring);
+      MultiplyStage<T, kFp8Layers, kFp8>(a[now], b, s0, part[now]);
+      if (s0 > 0) AddParts(part[1 - now], acc);
+      if (last) {
+        AddParts(part[now], acc);
+        break;
       }
     }
+  } else {
 #pragma unroll
-    for (int n = 0; n < T::kNTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) acc[n][i] += part[0][n][i] + part[1][n][i];
+    for (int s0 = 0; s0 < T::kChunk; s0 += kSteps) {
+      if (s0 >= steps) break;
+      StageWeights<kFp8Layers, kFp8> a;
+      float part[2][T::kNTiles][4];
+      a.Take(ring);
+      MultiplyStage<T, kFp8Layers, kFp8>(a, b, s0, part);
+      AddParts(part, acc);
     }
   }
 }

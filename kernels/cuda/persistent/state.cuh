@@ -186,6 +186,10 @@ struct StateUnit {
   // In flight between Load and Rebuild.
   RawState<kRows, S::kNarrow> raw;
   uint16_t gates[kEarly];  // of channel threadIdx.x, newest first
+  // Constants of the layer, fetched before the grid barrier: behind it they would cost a round trip
+  // to L2, because the barrier empties L1.
+  float bound = 0;   // lower bound of channel threadIdx.x
+  float weight = 0;  // g_norm of column threadIdx.x
   uint2 inputs[kInputs];
 
   __device__ __forceinline__ explicit StateUnit(Context& context)
@@ -223,6 +227,9 @@ struct StateUnit {
 
   // Fetches what Rebuild needs.
   __device__ __forceinline__ void Load() {
+    if (threadIdx.x < kDim) bound = __ldg(layer->lower_bound + head * kDim + threadIdx.x);
+    if (threadIdx.x < S::kSlice)
+      weight = __ldg(layer->g_norm + head * kDim + column0 + threadIdx.x);
     if (slot < 0 || reset) return;
     raw.Load(layer->state, StateAt(FirstRow()), kDim, c.p.state_dtype);
     if (ring.count == 0) return;
@@ -276,7 +283,7 @@ struct StateUnit {
     }
     const int k = threadIdx.x;
     if (k >= kDim) return;
-    const float lb = __ldg(layer->lower_bound + head * kDim + k);
+    const float lb = bound;
     float product = 1.0f;
     auto add = [&](int s, uint16_t f) {
       const float g = lb + (1.0f - lb) * Sigmoid(__bfloat162float(__ushort_as_bfloat16(f)));
@@ -336,8 +343,7 @@ struct StateUnit {
           __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * d + column0 + Quad() * 4));
       if (k < kDim) {
         const float q = LoadBf16(qfi + k), f = LoadBf16(qfi + d + k), i = LoadBf16(qfi + 2 * d + k);
-        const float lb = __ldg(layer->lower_bound + head * kDim + k);
-        scratch.g[k] = lb + (1.0f - lb) * Sigmoid(f);
+        scratch.g[k] = bound + (1.0f - bound) * Sigmoid(f);
         scratch.q[k] = Swish(q) * rsqrtf(static_cast<float>(kDim));
         if (!ring.fold && column0 == 0) {
           Ring(ring.index)[k] = __float2bfloat16(f);
@@ -412,8 +418,7 @@ struct StateUnit {
     if (column >= S::kSlice) return;
     const int d = static_cast<int>(c.p.shape.d);
     const float carry = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
-    c.ws.o_in[sequence * d + channel] =
-        __float2bfloat16(o * __ldg(layer->g_norm + channel) * carry);
+    c.ws.o_in[sequence * d + channel] = __float2bfloat16(o * weight * carry);
     if (column % kSumSquareGroup == 0) {
       c.ws.o_squares[(sequence * d + channel) / kSumSquareGroup] = squares;
     }

@@ -5,6 +5,8 @@
 // no reduction between blocks. Everything that does not depend on the projections in front of this
 // kernel (state, ring) is on its way before GridDependencyWait.
 #include "kernels/cuda/recurrence/decode_stage.cuh"
+#include "kernels/cuda/recurrence/replay_step.h"
+#include "kernels/cuda/recurrence/ring_cursor.cuh"
 
 namespace hgrn2::cuda {
 namespace decode {
@@ -14,21 +16,6 @@ struct KernelParams {
   DecodeStepParams p;
   int32_t tiles;  // V tiles per head
 };
-
-// Where a sequence stands in its ring.
-struct RingCursor {
-  int n;      // tokens in the ring
-  int x;      // index the current token gets
-  bool fold;  // this step writes the state
-};
-
-__device__ __forceinline__ RingCursor CursorOf(const ReplayRing& ring, int slot, bool reset) {
-  if (ring.length <= 1 || reset) return {0, ring.length <= 1 ? 0 : -1, true};
-  const int age = ring.age[slot];
-  const int x = static_cast<int>((static_cast<uint32_t>(age) + static_cast<uint32_t>(ring.phase)) %
-                                 static_cast<uint32_t>(ring.length));
-  return {age < x ? age : x, x, x == ring.length - 1};
-}
 
 // Decays the ring's keys to now, newest to oldest, by running products of gates: no division, so a
 // gate of zero is no special case. Appends the token to the ring (`append`: its place, or null).
@@ -278,10 +265,7 @@ cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   const KernelParams params = {p, static_cast<int32_t>(CeilDiv(p.head_dim, Shape::kColumns))};
   const auto kernel = DecodeStepKernel<S, A, kLanes, kReplay, kHeadDim>;
   const size_t bytes = StepShared<S, A, kLanes>::Bytes(kReplay ? p.ring.length : 1, p.head_dim);
-  if (bytes > 48 * 1024) {
-    HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
-  }
+  if (bytes > 48 * 1024) HGRN2_CUDA_RETURN_IF_ERROR(AllowMostSharedMemory(kernel));
   return Launch(kernel, dim3(p.num_heads * params.tiles, p.batch), dim3(Shape::kThreads), bytes,
                 stream, p.programmatic, params);
 }
@@ -330,6 +314,7 @@ cudaError_t LaunchDecodeStep(const DecodeStepParams& p, cudaStream_t stream) {
       (replay && (p.ring.entries == nullptr || p.ring.age == nullptr)) ||
       (p.state.dtype == DType::kF8E4M3 && p.state.scales == nullptr))
     return cudaErrorInvalidValue;
+  if (replay::Serves(p)) return replay::Launch(p, stream);
   if (p.activation == DType::kBF16) return decode::LaunchActivation<__nv_bfloat16>(p, stream);
   if (p.activation == DType::kF32) return decode::LaunchActivation<float>(p, stream);
   return cudaErrorInvalidValue;

@@ -131,12 +131,9 @@ __global__ void AdvanceAgesKernel(AdvanceAgesParams p) {
 template <typename S, typename A>
 cudaError_t Gather(const GatherStateParams& p, cudaStream_t stream) {
   const size_t bytes = sizeof(float) * p.head_dim * (1 + 2 * p.ring.length);
-  if (bytes > 48 * 1024)
-    HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(GatherStateKernel<S, A>,
-                                                    cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                    static_cast<int>(bytes)));
-  return Launch(GatherStateKernel<S, A>, dim3(p.num_heads, p.batch), dim3(kThreads), bytes, stream,
-                false, p);
+  const auto kernel = GatherStateKernel<S, A>;
+  if (bytes > 48 * 1024) HGRN2_CUDA_RETURN_IF_ERROR(AllowMostSharedMemory(kernel));
+  return Launch(kernel, dim3(p.num_heads, p.batch), dim3(kThreads), bytes, stream, false, p);
 }
 
 template <typename S>

@@ -36,7 +36,7 @@ while [[ $# -gt 0 ]]; do
   esac
 done
 
-tools/install_packages.sh --tests
+tools/install_packages.sh --test-libraries
 tools/build.sh release hgrn2-server hgrn2-client
 bin=build/release/bin
 

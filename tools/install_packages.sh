@@ -18,18 +18,24 @@ packages=(
   libssl-dev zlib1g-dev
 )
 test_packages=(libgtest-dev libgmock-dev libbenchmark-dev python3 python3-venv xz-utils)
+# What tests run beside the server; a test whose tool is missing is skipped.
+test_tools=(haproxy nginx-light prometheus patchelf openssl nodejs)
+# Ubuntu has a browser as a snap only.
+if [[ $ubuntu_2404 -eq 0 ]]; then test_tools+=(chromium); fi
 fuzz_packages=("clang-$clang_version" "libclang-rt-$clang_version-dev" clang)
 
 if [[ "${1:-}" == "--help" ]]; then
-  echo "usage: tools/install_packages.sh [--tests] [--fuzz] [--print]"
-  echo "  Installs the packages for building (--tests: and testing, --fuzz: and fuzzing)."
+  echo "usage: tools/install_packages.sh [--test-libraries] [--tests] [--fuzz] [--print]"
+  echo "  Installs the packages for building (--test-libraries: and building the tests, --tests: and running"
+  echo "  all of them, --fuzz: and fuzzing). No service is started."
   echo "  --print: only lists them."
   exit 0
 fi
 print=0
 for option in "$@"; do
   case "$option" in
-    --tests) packages+=("${test_packages[@]}") ;;
+    --test-libraries) packages+=("${test_packages[@]}") ;;
+    --tests) packages+=("${test_packages[@]}" "${test_tools[@]}") ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --print) print=1 ;;
     *) echo "unknown option: $option" >&2; exit 2 ;;
@@ -58,5 +64,12 @@ if [[ $EUID -ne 0 ]]; then
   sudo=(sudo)
 fi
 echo "Installing: ${missing[*]}"
+# Debian starts the daemons of what it installs unless this file says no; the tests start their own.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e $policy ]]; then
+  trap '"${sudo[@]}" rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+  "${sudo[@]}" chmod 755 "$policy"
+fi
 "${sudo[@]}" apt-get update -qq
 "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"

@@ -13,9 +13,10 @@ import unittest
 import harness
 
 OPTIONS = argparse.Namespace(server="", rate=50.0, streams=False)
-# What a gRPC client configures once: calls that a replica refused are sent again.
+# What a gRPC client configures once: it leaves replicas that turn unready, and calls that one refused are sent again.
 RETRY = json.dumps({
     "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": "hgrn2.v1.Inference"},
     "methodConfig": [{
         "name": [{"service": "hgrn2.v1.Inference"}],
         "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,

@@ -21,8 +21,8 @@ constexpr Duration kFlushTime = std::chrono::seconds(5);
 // Calls that still come are refused until none has come for this long: a refused call is sent to
 // another replica, one whose connection goes down may not be. So balancers have the time to see
 // that this replica is not ready.
-constexpr Duration kQuietTime = std::chrono::milliseconds(250);
-constexpr Duration kMaxLinger = std::chrono::seconds(2);
+constexpr Duration kQuietTime = std::chrono::milliseconds(400);
+constexpr Duration kMaxLinger = std::chrono::seconds(3);
 // For calls that are cut off to end on our side.
 constexpr Duration kHangUpTime = std::chrono::milliseconds(100);
 

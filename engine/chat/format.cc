@@ -145,6 +145,11 @@ absl::StatusOr<std::string> PercentFormat(std::string_view format, const Value& 
   const List* const list = arguments.list();
   const bool tuple = list != nullptr && list->kind == List::Kind::kTuple;
   std::vector<Value> positional = tuple ? list->items : std::vector<Value>{arguments};
+  // What has items by key or index might be a mapping to Python, which need not be used up.
+  const bool lookup =
+      arguments.dict() != nullptr || arguments.IsUndefined() ||
+      (list != nullptr && list->kind != List::Kind::kGenerator && list->kind != List::Kind::kView);
+  const bool takes_all = tuple || !lookup;
   size_t used = 0;
   bool by_key = false;
   std::string out;
@@ -174,8 +179,7 @@ absl::StatusOr<std::string> PercentFormat(std::string_view format, const Value& 
     out += text;
     RETURN_IF_ERROR(budget->CheckRoom(std::ssize(out)));
   }
-  if (!by_key && used < positional.size() &&
-      (tuple || (arguments.dict() == nullptr && list == nullptr))) {
+  if (!by_key && used < positional.size() && takes_all) {
     return Fail("not all arguments are used by the format");
   }
   return out;

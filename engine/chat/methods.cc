@@ -402,7 +402,8 @@ Method FindMethod(const Value& value, std::string_view name) {
   if (value.dict() != nullptr) return Lookup(kDictMethods, name);
   const List* const list = value.list();
   const bool sequence =
-      list != nullptr && (list->kind == List::Kind::kList || list->kind == List::Kind::kTuple);
+      list != nullptr && (list->kind == List::Kind::kList || list->kind == List::Kind::kTuple ||
+                          list->kind == List::Kind::kRange);
   return sequence ? Lookup(kListMethods, name) : nullptr;
 }
 

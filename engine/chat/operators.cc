@@ -119,6 +119,11 @@ absl::StatusOr<bool> IsIn(const Value& needle, const Value& haystack, Budget* bu
     budget->Work(std::ssize(haystack.str()));
     return haystack.str().find(needle.str()) != std::string::npos;
   }
+  if (haystack.dict() != nullptr &&
+      ((needle.list() != nullptr && needle.list()->kind != List::Kind::kTuple) ||
+       needle.dict() != nullptr)) {
+    return Fail("a '{}' cannot be a key", needle.TypeName());
+  }
   if (haystack.dict() != nullptr) return haystack.dict()->Find(needle) != nullptr;
   ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(haystack, budget));
   budget->Work(std::ssize(items) * 16);

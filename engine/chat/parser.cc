@@ -43,7 +43,7 @@ class Parser {
   absl::StatusOr<Body> ParseBody(std::initializer_list<std::string_view> ends) {
     if (++nesting_ > max_depth_)
       return SyntaxError(in_.line(), "blocks are nested too deep (max_depth)");
-    const int begin = in_.line();
+    const int begin = last_tag_line_;
     Body body;
     while (true) {
       const Token token = in_.Take();
@@ -91,6 +91,7 @@ class Parser {
 
   Result ParseTag() {
     const Token tag = in_.Take();
+    last_tag_line_ = tag.line;
     const std::string& name = tag.text;
     if (name == "if") return ParseIf(tag.line);
     if (name == "for") return ParseFor(tag.line);
@@ -283,6 +284,7 @@ class Parser {
   const int32_t max_depth_;
   int32_t nesting_ = 0;
   int loops_ = 0;
+  int last_tag_line_ = 1;
   std::set<std::string> assigned_;
 };
 

@@ -63,7 +63,6 @@ Result Reverse(const Value& value, const Args& args, Budget* budget) {
     const Value none = Value::MakeNone();
     return Slice(value, none, none, Value(int64_t{-1}), budget);
   }
-  RETURN_IF_ERROR(UseUndefined(value));
   ASSIGN_OR_RETURN(std::vector<Value> items, Iterate(value, budget));
   std::reverse(items.begin(), items.end());
   return MakeList(List::Kind::kGenerator, std::move(items), budget);
@@ -98,6 +97,7 @@ Result Join(const Value& value, const Args& args, Budget* budget) {
 
 Result Map(const Value& value, const Args& args, Budget* budget) {
   std::vector<Value> mapped;
+  if (!IsTrue(value)) return MakeList(List::Kind::kGenerator, {}, budget);
   if (args.positional.empty()) {
     ASSIGN_OR_RETURN(const auto bound, BindArgs("map", args, {"attribute", "default"}, 1));
     ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(value, budget));
@@ -125,6 +125,7 @@ Result Map(const Value& value, const Args& args, Budget* budget) {
 template <bool kKeep, bool kAttribute>
 Result Select(const Value& value, const Args& args, Budget* budget) {
   constexpr size_t kOffset = kAttribute ? 1 : 0;
+  if (!IsTrue(value)) return MakeList(List::Kind::kGenerator, {}, budget);
   if (args.positional.size() < kOffset) return Fail("selectattr needs the name of an attribute");
   TestFunction test = nullptr;
   Args rest;

@@ -259,7 +259,7 @@ int Main(Options o) {
   for (const int n : decode) options.num_slots = std::max(options.num_slots, n);
   const std::vector<std::pair<int, int>> mixed = ParsePairs(o["mixed"]);
   for (const auto& [n, tokens] : mixed) options.num_slots = std::max(options.num_slots, n + 1);
-  CudaForward::UseSkinnyGemm(o["skinny"] == "1");
+  CudaForward::UseDecodeGemm(o["decode_gemm"] == "1");
   bench.copy_rate = CopyRate();
   double begin = Seconds();
   const ModelWeights weights = SharedRandomWeights(bench.config);
@@ -291,7 +291,7 @@ int main(int argc, char** argv) {
   hgrn2::bench::Options options = {
       {"model", "1.3b"},         {"fp8", "0"},     {"state", "float16"},
       {"replay", "16"},          {"steps", "100"}, {"decode", "1,8,64,256"},
-      {"prefill", "2048,16384"}, {"skinny", "1"},  {"layers", "0"},
+      {"prefill", "2048,16384"}, {"decode_gemm", "1"},  {"layers", "0"},
       {"warm_up", "20"},         {"mixed", ""},    {"context", ""}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];

@@ -1,6 +1,6 @@
 // Products of a decode step one by one, as CUDA graphs that go round enough copies of the weights
 // that none stays in the L2 cache: cuBLASLt's first choice and its best of 16 against ways of
-// cutting the product for our own kernel.
+// cutting the product for our own kernel. FP8: `unscaled` is cuBLASLt without scales.
 //
 //   cuda_gemm_bench [fp8] [all]      all: every cut, not only the best and the one that is chosen
 #include <cuda_runtime_api.h>
@@ -78,8 +78,8 @@ double GraphMicroseconds(cudaStream_t stream, const std::function<void(int)>& la
 
 std::string Describe(const DecodeGemmShape& s) {
   char text[64];
-  std::snprintf(text, sizeof(text), "%dx%d split %d groups %d,%d stages %d", s.row_tile,
-                s.token_tile, s.split, s.row_group, s.token_group, s.stages);
+  std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.token_tile, s.split,
+                s.stages);
   return text;
 }
 
@@ -93,23 +93,15 @@ struct Bench {
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
     std::vector<DecodeGemmShape> cuts;
-    for (const int row_tile : {128, 192}) {
+    for (const int row_tile : {64, 128}) {
       for (const int token_tile : {32, 64, 128}) {
-        if (token_tile < std::min(tokens, 128)) continue;
-        if (token_tile > std::max(tokens, 32)) continue;
+        if (token_tile < tokens || token_tile > std::max(tokens, 32)) continue;
         for (const int split : {1, 2, 4}) {
-          for (const int row_group : {1, 2}) {
-            for (const int token_group : {1, 2}) {
-              if (token_group > 1 && tokens <= token_tile) continue;
-              DecodeGemmShape s;
-              s.row_tile = row_tile, s.token_tile = token_tile, s.split = split;
-              s.row_group = row_group, s.token_group = token_group;
-              for (const int stages : {0, 110 * 1024 / 128 / (row_tile + token_tile)}) {
-                s.stages = stages;
-                const DecodeGemmShape c = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
-                if (c.row_tile > 0 && c.blocks() <= 400 && c.blocks() >= 32) cuts.push_back(c);
-              }
-            }
+          for (const int stages : {0, 110 * 1024 / 128 / (row_tile + token_tile)}) {
+            DecodeGemmShape s;
+            s.row_tile = row_tile, s.token_tile = token_tile, s.split = split, s.stages = stages;
+            s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+            if (s.row_tile > 0 && s.blocks() <= 400 && s.blocks() >= 32) cuts.push_back(s);
           }
         }
       }
@@ -128,7 +120,7 @@ struct Bench {
     }
     void* x = Random(1024 * cols * 2, fp8);
     void* out = Random(1024 * rows * 2, false);
-    for (const int tokens : {16, 64, 128, 256}) {
+    for (const int tokens : {16, 64, 128, 256, 512, 1024}) {
       Gemm gemm;
       if (!gemm.Init(workspace).empty()) std::exit(1);
       GemmParams p = {weights[0], x, scale, out, DType::kBF16, std::max(tokens, 64)};
@@ -140,10 +132,17 @@ struct Bench {
       double unused;
       gemm.Tune(p, weights, stream, 16, &unused, &unused);
       const double best = GraphMicroseconds(stream, cublas);
+      double unscaled = 0;
+      if (fp8) {
+        p.unscaled = true;
+        unscaled = GraphMicroseconds(stream, cublas);
+        p.unscaled = false;
+      }
       const double floor = static_cast<double>(bytes) / 3.0e6;
       const double flop = 2.0 * tokens * static_cast<double>(rows * cols);
       std::printf("%-8s T %4d  floor %5.1f us  cublaslt %6.1f, best of 16 %6.1f (%4.0f TFLOP/s)",
                   name, tokens, floor, first, best, flop / best * 1e-6);
+      if (fp8) std::printf("  unscaled %6.1f", unscaled);
       if (tokens <= kMaxDecodeGemmTokens) Own(weights, x, scale, out, tokens, epilogue, floor);
       std::puts("");
       std::fflush(stdout);
@@ -160,7 +159,7 @@ struct Bench {
     p.x = x, p.x_scale = scale, p.tokens = tokens, p.epilogue = epilogue, p.out = out;
     p.residual = residual, p.next_norm = scale, p.square_sums_out = squares, p.overlap = true;
     if (epilogue != GemmEpilogue::kResidual) {
-      p.square_sums = squares + 65536, p.num_square_sums = 16, p.eps = 1e-5f;
+      p.square_sums = squares + 65536, p.num_square_sums = 32, p.eps = 1e-5f;
     }
     const MatrixView& w = weights[0];
     const auto time = [&](const DecodeGemmShape& shape) {

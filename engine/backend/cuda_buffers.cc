@@ -5,6 +5,7 @@
 
 #include "engine/backend/cuda_status.h"
 #include "engine/backend/cuda_step.h"
+#include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/gemm.h"
 
 namespace hgrn2 {
@@ -31,6 +32,12 @@ int64_t AttentionBytes(const CudaSizes& s) {
 }
 int64_t MlpBytes(const CudaSizes& s) {
   return 3 * int64_t{s.config.intermediate_size} * static_cast<int64_t>(SizeOf(s.activation));
+}
+int64_t OSquares(const CudaSizes& s) {
+  return s.PaddedTokens() * cuda::CeilDiv(s.config.hidden_size, cuda::kSumSquareGroup);
+}
+int64_t XSquares(const CudaSizes& s) {
+  return cuda::kMaxDecodeGemmTokens * cuda::CeilDiv(s.config.hidden_size, cuda::kSquareSumRows);
 }
 size_t PrefillWorkspace(const CudaSizes& s) {
   const int32_t states = cuda::MaxPrefillWorkspaceStates(
@@ -66,7 +73,8 @@ int64_t CudaSizes::WorkspaceBytes() const {
   const int64_t d = config.hidden_size, a = static_cast<int64_t>(SizeOf(activation));
   const int64_t per_token = d * (4 + 2 * a) + 16 + std::max(AttentionBytes(*this), MlpBytes(*this));
   const int64_t head = int64_t{LogitChunk()} * (d * a + 4 * int64_t{config.vocab_size});
-  return PaddedTokens() * per_token + head + static_cast<int64_t>(PrefillWorkspace(*this)) +
+  return PaddedTokens() * per_token + 4 * (OSquares(*this) + XSquares(*this)) + head +
+         static_cast<int64_t>(PrefillWorkspace(*this)) +
          static_cast<int64_t>(cuda::Gemm::kWorkspaceBytes + MaxStepBytes(max_tokens, num_slots));
 }
 
@@ -136,6 +144,8 @@ absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaA
   ASSIGN_OR_RETURN(out->h, memory->Allocate(tokens * d * a, "activations"));
   RETURN_IF_ERROR(memory->Take(&out->h_scale, tokens, "activation scales"));
   RETURN_IF_ERROR(memory->Take(&out->act_scale, tokens, "activation scales"));
+  RETURN_IF_ERROR(memory->Take(&out->o_squares, OSquares(s), "sums of squares"));
+  RETURN_IF_ERROR(memory->Take(&out->x_squares, XSquares(s), "sums of squares"));
   uint8_t* shared = nullptr;
   RETURN_IF_ERROR(
       memory->Take(&shared, tokens * std::max(AttentionBytes(s), MlpBytes(s)), "activations"));
@@ -199,6 +209,8 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
   CUDA_RETURN_IF_ERROR(zero(out.h, tokens * d * a));
   CUDA_RETURN_IF_ERROR(zero(out.h_scale, tokens * 4));
   CUDA_RETURN_IF_ERROR(zero(out.act_scale, tokens * 4));
+  CUDA_RETURN_IF_ERROR(zero(out.o_squares, OSquares(s) * 4));
+  CUDA_RETURN_IF_ERROR(zero(out.x_squares, XSquares(s) * 4));
   CUDA_RETURN_IF_ERROR(zero(out.qfi, tokens * std::max(AttentionBytes(s), MlpBytes(s))));
   CUDA_RETURN_IF_ERROR(zero(b->head_in, int64_t{s.LogitChunk()} * d * a));
   CUDA_RETURN_IF_ERROR(zero(b->state_base, layers * slots * bytes.state));

@@ -75,6 +75,8 @@ struct CudaActivations {
   void* gate_up = nullptr;     // [T][2m]
   void* act = nullptr;         // [T][m]
   float* act_scale = nullptr;  // [T]
+  float* o_squares = nullptr;  // [T][d / kSumSquareGroup] partial sums of squares of o
+  float* x_squares = nullptr;  // [kMaxDecodeGemmTokens][d / kSquareSumRows], likewise of x
   void* gemm_workspace = nullptr;
 };
 

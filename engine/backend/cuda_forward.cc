@@ -4,7 +4,6 @@
 
 #include "engine/backend/cuda_status.h"
 #include "kernels/cuda/mlp/mlp.h"
-#include "kernels/cuda/norm/norm.h"
 
 namespace hgrn2 {
 
@@ -13,11 +12,9 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
     : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
 
 namespace {
-bool use_skinny_gemm = true;
-// Beyond, cuBLASLt's tiles are faster (docs/kernels/skinny-gemm.md has the measurements).
-constexpr int64_t kMostSkinnyTokens = 64;
+bool use_decode_gemm = true;
 }  // namespace
-void CudaForward::UseSkinnyGemm(bool on) { use_skinny_gemm = on; }
+void CudaForward::UseDecodeGemm(bool on) { use_decode_gemm = on; }
 
 absl::Status CudaForward::Init() {
   cudaStream_t side = nullptr;
@@ -29,9 +26,9 @@ absl::Status CudaForward::Init() {
     event->reset(e);
   }
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
-  const cudaError_t skinny = use_skinny_gemm ? cuda::InitSkinnyGemm() : cudaErrorNotSupported;
-  if (skinny != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(skinny);
-  has_skinny_gemm_ = skinny == cudaSuccess;
+  const cudaError_t own = use_decode_gemm ? cuda::InitDecodeGemm() : cudaErrorNotSupported;
+  if (own != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(own);
+  has_decode_gemm_ = own == cudaSuccess;
   return GemmStatus(gemm_.Init(buffers_.activations.gemm_workspace));
 }
 
@@ -43,24 +40,60 @@ cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
-  if (has_skinny_gemm_ && rows <= kMostSkinnyTokens &&
-      cuda::ChooseSkinnyGemm(weight.rows, weight.cols, static_cast<int32_t>(rows), weight.type)
-              .token_tile > 0) {
-    return CudaStatus(
-        cuda::SkinnyGemm({weight, x, x_scale, out, out_type, static_cast<int32_t>(rows), overlap_},
-                         stream),
-        "product");
+  if (has_decode_gemm_ && cuda::PreferDecodeGemm(weight.rows, weight.cols, rows, weight.type,
+                                                 cuda::GemmEpilogue::kStore)) {
+    cuda::DecodeGemmParams p;
+    p.weight = weight;
+    p.x = x;
+    p.x_scale = x_scale;
+    p.tokens = static_cast<int32_t>(rows);
+    p.out = out;
+    p.out_type = out_type;
+    p.overlap = overlap_;
+    return CudaStatus(cuda::DecodeGemm(p, stream), "product");
   }
   return GemmStatus(
       gemm_.Run({weight, x, x_scale, out, out_type, std::max(rows, kLeastProductRows)}, stream));
 }
 
-absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm, bool add_delta,
-                               int64_t rows, cudaStream_t stream) {
+bool CudaForward::LeavesScales(const cuda::MatrixView& weight, int64_t rows) const {
+  return weight.type == DType::kF8E4M3 &&
+         !(has_decode_gemm_ && cuda::PreferDecodeGemm(weight.rows, weight.cols, rows, weight.type,
+                                                      cuda::GemmEpilogue::kStore));
+}
+
+absl::Status CudaForward::UnscaledProduct(const cuda::MatrixView& weight, const void* x,
+                                          const float* x_scale, void* out, int64_t rows,
+                                          cudaStream_t stream) {
+  if (!LeavesScales(weight, rows)) {
+    return Product(weight, x, x_scale, out, model_.activation_type, rows, stream);
+  }
+  cuda::GemmParams p = {
+      weight, x, nullptr, out, model_.activation_type, std::max(rows, kLeastProductRows)};
+  p.unscaled = true;
+  return GemmStatus(gemm_.Run(p, stream));
+}
+
+void CudaForward::ScaleDelta(const cuda::MatrixView& product, const float* x_scale,
+                             int64_t product_rows, cuda::RmsNormParams* p) const {
+  if (!LeavesScales(product, product_rows)) return;
+  p->delta_row_scale = x_scale;
+  p->delta_col_scale = product.scale;
+}
+
+absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm,
+                               const cuda::MatrixView* product, const float* x_scale,
+                               bool delta_squares, int64_t rows, cudaStream_t stream) {
   cuda::RmsNormParams p;
   p.x = buffers_.activations.x;
-  p.delta = add_delta ? buffers_.activations.delta : nullptr;
+  p.delta = product ? buffers_.activations.delta : nullptr;
+  if (product) ScaleDelta(*product, x_scale, rows, &p);
   p.delta_type = model_.activation_type;
+  if (delta_squares) {
+    p.delta_square_sums = buffers_.activations.o_squares;
+    p.num_delta_square_sums = model_.d / cuda::kSumSquareGroup;
+    p.delta_eps = model_.g_norm_eps;
+  }
   p.weight = norm;
   p.out = buffers_.activations.h;
   p.out_type = weight.type;
@@ -100,6 +133,7 @@ absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer
   cuda::DecodeStepParams p;
   p.qfi = RecurrenceInput();
   p.o = buffers_.activations.o;
+  if (DefersGNorm(shape)) p.sum_squares = buffers_.activations.o_squares;
   p.lower_bound = model_.layers[layer].lower_bound;
   p.slots = Array<int32_t>(shape.decode_slots);
   p.token_rows = Array<int32_t>(shape.decode_rows);
@@ -160,14 +194,9 @@ absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cuda
   return CudaStatus(cudaStreamWaitEvent(stream, join_.get()), "joining prompts and decodes");
 }
 
-absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+absl::Status CudaForward::GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
-  const int64_t rows = shape.padded_tokens;
-  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, layer > 0, rows, stream));
-  RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
-  if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
-  RETURN_IF_ERROR(Recurrence(shape, layer, stream));
   cuda::RmsNormParams p;
   p.x = a.o;
   p.x_type = model_.activation_type;
@@ -176,32 +205,113 @@ absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaS
   p.out = a.h;
   p.out_type = w.o.type;
   p.out_scale = a.h_scale;
-  p.rows = rows;
+  p.rows = shape.padded_tokens;
   p.d = model_.d;
   p.eps = model_.g_norm_eps;
   p.overlap = overlap_ && !IsMixed(shape);  // it also waits for the side stream
-  CUDA_RETURN_IF_ERROR(cuda::RmsNorm(p, stream));
-  return Product(w.o, a.h, a.h_scale, a.delta, model_.activation_type, rows, stream);
+  return CudaStatus(cuda::RmsNorm(p, stream), "g_norm");
+}
+
+bool CudaForward::IsFused(int64_t rows) const {
+  if (!has_decode_gemm_ || model_.layers[0].qfi.type != DType::kBF16) return false;
+  const auto preferred = [&](const cuda::MatrixView& w, cuda::GemmEpilogue epilogue) {
+    return cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
+  };
+  const cuda::LayerView& w = model_.layers[0];
+  return preferred(w.qfi, cuda::GemmEpilogue::kStore) &&
+         preferred(w.o, cuda::GemmEpilogue::kResidual) &&
+         preferred(w.gate_up, cuda::GemmEpilogue::kSwiGlu) &&
+         preferred(w.down, cuda::GemmEpilogue::kResidual);
+}
+
+// Between the products: h = x attn_norm (from down, for the next layer), delta = x mlp_norm (from
+// o), neither divided by the root of x's mean square, which x_squares brings to the next product.
+absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  const cuda::LayerView& w = model_.layers[layer];
+  const CudaActivations& a = buffers_.activations;
+  const int32_t rows = shape.padded_tokens;
+  const bool last = layer + 1 == model_.num_layers;
+  const auto product = [&](const cuda::MatrixView& weight, const void* x, bool divide) {
+    cuda::DecodeGemmParams p;
+    p.weight = weight;
+    p.x = x;
+    p.tokens = rows;
+    p.overlap = overlap_;
+    if (divide) {
+      p.square_sums = a.x_squares;
+      p.num_square_sums = static_cast<int32_t>(cuda::CeilDiv(model_.d, cuda::kSquareSumRows));
+      p.eps = model_.norm_eps;
+    }
+    return p;
+  };
+  const auto add = [&](cuda::DecodeGemmParams& p, const float* next_norm, void* next) {
+    p.epilogue = cuda::GemmEpilogue::kResidual;
+    p.residual = a.x;
+    p.next_norm = next_norm;
+    p.out = next;
+    p.square_sums_out = a.x_squares;
+  };
+  if (layer == 0) RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, rows, stream));
+  cuda::DecodeGemmParams qfi = product(w.qfi, a.h, layer > 0);
+  qfi.out = a.qfi;
+  CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(qfi, stream));
+  if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
+  RETURN_IF_ERROR(Recurrence(shape, layer, stream));
+
+  const bool defers = DefersGNorm(shape);
+  if (!defers) RETURN_IF_ERROR(GNorm(shape, layer, stream));
+  cuda::DecodeGemmParams o = product(w.o, defers ? a.o : a.h, false);
+  if (defers) {
+    o.square_sums = a.o_squares;
+    o.num_square_sums = model_.d / cuda::kSumSquareGroup;
+    o.eps = model_.g_norm_eps;
+  }
+  add(o, w.mlp_norm, a.delta);
+  CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(o, stream));
+  cuda::DecodeGemmParams gate_up = product(w.gate_up, a.delta, true);
+  gate_up.epilogue = cuda::GemmEpilogue::kSwiGlu;
+  gate_up.out = a.act;
+  CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(gate_up, stream));
+  cuda::DecodeGemmParams down = product(w.down, a.act, false);
+  add(down, last ? nullptr : model_.layers[layer + 1].attn_norm, a.h);
+  return CudaStatus(cuda::DecodeGemm(down, stream), "down product");
+}
+
+absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
+  const cuda::LayerView& w = model_.layers[layer];
+  const CudaActivations& a = buffers_.activations;
+  const int64_t rows = shape.padded_tokens;
+  const cuda::MatrixView* before = layer > 0 ? &model_.layers[layer - 1].down : nullptr;
+  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, before, a.act_scale, false, rows, stream));
+  RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
+  if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
+  RETURN_IF_ERROR(Recurrence(shape, layer, stream));
+  const bool defers = DefersGNorm(shape);
+  if (!defers) RETURN_IF_ERROR(GNorm(shape, layer, stream));
+  return UnscaledProduct(w.o, defers ? a.o : a.h, a.h_scale, a.delta, rows, stream);
 }
 
 absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
-  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, true, rows, stream));
-  RETURN_IF_ERROR(
-      Product(w.gate_up, a.h, a.h_scale, a.gate_up, model_.activation_type, rows, stream));
+  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(shape), rows, stream));
+  RETURN_IF_ERROR(UnscaledProduct(w.gate_up, a.h, a.h_scale, a.gate_up, rows, stream));
   cuda::SwiGluParams p;
   p.gate_up = a.gate_up;
   p.type = model_.activation_type;
   p.out = a.act;
   p.out_type = w.down.type;
   p.out_scale = a.act_scale;
+  if (LeavesScales(w.gate_up, rows)) {
+    p.row_scale = a.h_scale;
+    p.col_scale = w.gate_up.scale;
+  }
   p.rows = rows;
   p.m = model_.m;
   p.overlap = overlap_;
   CUDA_RETURN_IF_ERROR(cuda::SwiGlu(p, stream));
-  return Product(w.down, a.act, a.act_scale, a.delta, model_.activation_type, rows, stream);
+  return UnscaledProduct(w.down, a.act, a.act_scale, a.delta, rows, stream);
 }
 
 absl::Status CudaForward::Layers(const StepShape& shape, cudaStream_t stream) {
@@ -216,7 +326,12 @@ absl::Status CudaForward::Layers(const StepShape& shape, cudaStream_t stream) {
   embed.rows = shape.padded_tokens;
   embed.d = model_.d;
   CUDA_RETURN_IF_ERROR(cuda::Embed(embed, stream));
+  const bool fused = IsFused(shape.padded_tokens);
   for (int32_t l = 0; l < model_.num_layers; ++l) {
+    if (fused) {
+      RETURN_IF_ERROR(FusedLayer(shape, l, stream));
+      continue;
+    }
     RETURN_IF_ERROR(Attention(shape, l, stream));
     RETURN_IF_ERROR(Mlp(shape, l, stream));
   }
@@ -233,8 +348,13 @@ absl::Status CudaForward::Logits(const StepShape& shape, cudaStream_t stream,
     const int64_t padded = std::min<int64_t>(cuda::GemmTokenBucket(rows), chunk);
     cuda::RmsNormParams p;
     p.x = buffers_.activations.x;
-    p.delta = buffers_.activations.delta;
+    // The last layer's down product; a fused layer has added it.
+    p.delta = IsFused(shape.padded_tokens) ? nullptr : buffers_.activations.delta;
     p.delta_type = model_.activation_type;
+    if (p.delta) {
+      ScaleDelta(model_.layers[model_.num_layers - 1].down, buffers_.activations.act_scale,
+                 shape.padded_tokens, &p);
+    }
     p.weight = model_.final_norm;
     p.row_index = Array<int32_t>(shape.row_index) + first;
     p.out = buffers_.head_in;

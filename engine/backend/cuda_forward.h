@@ -11,8 +11,9 @@
 #include "engine/backend/cuda_buffers.h"
 #include "engine/backend/cuda_model.h"
 #include "engine/backend/cuda_step.h"
+#include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/gemm.h"
-#include "kernels/cuda/gemm/skinny_gemm.h"
+#include "kernels/cuda/norm/norm.h"
 
 namespace hgrn2 {
 
@@ -38,7 +39,7 @@ class CudaForward {
   cuda::ReplayRing Ring(int32_t layer) const;
 
   // For benchmarks: off, every product goes through cuBLASLt. Of the whole process.
-  static void UseSkinnyGemm(bool on);
+  static void UseDecodeGemm(bool on);
 
  private:
   template <typename T>
@@ -59,11 +60,33 @@ class CudaForward {
   absl::Status PrefillRecurrence(const StepShape& shape, int32_t layer, cudaStream_t stream);
   absl::Status ShortConv(const StepShape& shape, int32_t layer, cudaStream_t stream);
   absl::Status Mlp(const StepShape& shape, int32_t layer, cudaStream_t stream);
-  // h = norm(x), of the type that products with `weight` read.
-  absl::Status Norm(const cuda::MatrixView& weight, const float* norm, bool add_delta, int64_t rows,
-                    cudaStream_t stream);
+  // A layer whose norms, residual additions and SwiGLU are parts of its products (docs/kernels/
+  // cuda-step.md).
+  absl::Status FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  bool IsFused(int64_t rows) const;
+  // o goes into its product as the recurrence leaves it; whoever takes the product's output divides
+  // by the root of o_squares.
+  bool DefersGNorm(const StepShape& shape) const {
+    return model_.g_norm_in_o && shape.prefill_items.count == 0;
+  }
+  // h = g_norm(o).
+  absl::Status GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream);
+  // x += delta, which `product` of an input with scales x_scale gave (null: no delta), and h =
+  // norm(x), of the type that products with `weight` read. delta_squares: delta is still to be
+  // divided by the root of o_squares.
+  absl::Status Norm(const cuda::MatrixView& weight, const float* norm,
+                    const cuda::MatrixView* product, const float* x_scale, bool delta_squares,
+                    int64_t rows, cudaStream_t stream);
   absl::Status Product(const cuda::MatrixView& weight, const void* x, const float* x_scale,
                        void* out, DType out_type, int64_t rows, cudaStream_t stream);
+  // As Product, but FP8 may leave the multiplication with weight.scale and x_scale to out's reader.
+  absl::Status UnscaledProduct(const cuda::MatrixView& weight, const void* x, const float* x_scale,
+                               void* out, int64_t rows, cudaStream_t stream);
+  // Whether UnscaledProduct of that many rows does so: where cuBLASLt runs it.
+  bool LeavesScales(const cuda::MatrixView& weight, int64_t rows) const;
+  // Gives the norm that adds delta what UnscaledProduct has left out.
+  void ScaleDelta(const cuda::MatrixView& product, const float* x_scale, int64_t product_rows,
+                  cuda::RmsNormParams* p) const;
 
   struct Destroy {
     void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
@@ -76,7 +99,7 @@ class CudaForward {
   const CudaSizes& sizes_;
   CudaBuffers& buffers_;
   bool overlap_;
-  bool has_skinny_gemm_ = false;
+  bool has_decode_gemm_ = false;
   cuda::Gemm gemm_;
   CudaStream side_;  // the decodes of a mixed step
   CudaEvent fork_, join_;

@@ -12,20 +12,38 @@ std::vector<float> OrOnes(const TensorView& view, int64_t size) {
   return view ? view.ToFloat() : std::vector<float>(size, 1.0f);
 }
 
+// o_proj diag(g_norm), in float32.
+std::vector<float> FoldColumns(const TensorView& matrix, const TensorView& scale) {
+  std::vector<float> values = matrix.ToFloat();
+  const std::vector<float> factors = scale.ToFloat();
+  for (size_t i = 0; i < values.size(); i += factors.size()) {
+    for (size_t j = 0; j < factors.size(); ++j) values[i + j] *= factors[j];
+  }
+  return values;
+}
+
 absl::Status UploadLayer(const ModelWeights& weights, int32_t l, DType type, WeightUploader& upload,
                          cuda::LayerView* out) {
   const LayerWeights& w = weights.layers[l];
   const int64_t d = weights.config.hidden_size;
   const std::array qfi = {&w.q_proj, &w.f_proj, &w.i_proj};
   const std::array gate_up = {&w.gate_proj, &w.up_proj};
-  const std::array o = {&w.o_proj};
+  // In bfloat16 a product's input may be the recurrence's output as it is.
+  const bool fold = type == DType::kBF16 && w.g_norm;
+  std::vector<float> folded;
+  TensorView folded_o;
+  if (fold) {
+    folded = FoldColumns(w.o_proj, w.g_norm);
+    folded_o = {folded.data(), DType::kF32, w.o_proj.shape};
+  }
+  const std::array o = {fold ? &folded_o : &w.o_proj};
   const std::array down = {&w.down_proj};
   RETURN_IF_ERROR(upload.Matrix(qfi, type, "q, f and i projections", &out->qfi));
   RETURN_IF_ERROR(upload.Matrix(o, type, "o projection", &out->o));
   RETURN_IF_ERROR(upload.Matrix(gate_up, type, "gate and up projections", &out->gate_up));
   RETURN_IF_ERROR(upload.Matrix(down, type, "down projection", &out->down));
   RETURN_IF_ERROR(upload.Floats(OrOnes(w.attn_norm, d), "attn_norm", &out->attn_norm));
-  RETURN_IF_ERROR(upload.Floats(OrOnes(w.g_norm, d), "g_norm", &out->g_norm));
+  RETURN_IF_ERROR(upload.Floats(OrOnes(fold ? TensorView() : w.g_norm, d), "g_norm", &out->g_norm));
   RETURN_IF_ERROR(upload.Floats(OrOnes(w.mlp_norm, d), "mlp_norm", &out->mlp_norm));
   const auto lb = weights.lower_bounds.begin() + l * d;
   RETURN_IF_ERROR(upload.Floats(std::vector<float>(lb, lb + d), "lower bounds", &out->lower_bound));
@@ -79,6 +97,7 @@ absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights&
   v.heads = c.num_heads, v.head_dim = c.head_dim;
   v.vocab = c.vocab_size, v.num_layers = c.num_layers, v.conv_size = c.conv_size;
   v.norm_eps = c.norm_eps;
+  v.g_norm_in_o = !fp8 && activation == DType::kBF16;
   v.activation_type = activation;
   v.embeddings = embeddings.data;
   v.layers = model->layers_.data();

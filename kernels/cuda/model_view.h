@@ -24,7 +24,7 @@ struct LayerView {
   MatrixView gate_up;   // [2 m, d]: gate rows, then up
   MatrixView down;      // [d, m]
   const float* attn_norm = nullptr;    // [d]
-  const float* g_norm = nullptr;       // [d]; ones if the checkpoint has none
+  const float* g_norm = nullptr;       // [d]; ones if the checkpoint has none, or if g_norm_in_o
   const float* mlp_norm = nullptr;     // [d]
   const float* lower_bound = nullptr;  // [d]; zeros in layer 0 and without lower bounds
   const float* conv = nullptr;         // [3 (q, f, i)][d][conv_size], or null
@@ -40,6 +40,8 @@ struct ModelView {
   int32_t conv_size = 0;  // 0: none
   float norm_eps = 1e-6f;
   float g_norm_eps = 1e-5f;
+  // g_norm's weights are multiplied into o's columns; what is left of that norm is its division.
+  bool g_norm_in_o = false;
   DType activation_type = DType::kBF16;  // kF32 or kBF16: of products' inputs and outputs
   // Embeddings and head are never FP8: kF32 or kBF16.
   const void* embeddings = nullptr;  // [vocab, d]

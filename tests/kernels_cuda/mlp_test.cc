@@ -47,6 +47,28 @@ TEST_F(MlpTest, SwiGlu) {
   }
 }
 
+TEST_F(MlpTest, SwiGluScalesItsInputs) {
+  for (const int m : {8, 1448, 5632}) {
+    const int rows = 3;
+    const auto x = ToBf16(Normal(rows * 2 * m, 1));
+    const auto row_scale = Normal(rows, 2), col_scale = Normal(2 * m, 3);
+    DeviceArray<__nv_bfloat16> dx(x);
+    DeviceArray<float> rs(row_scale), cs(col_scale), scale(rows);
+    DeviceArray<__nv_fp8_e4m3> q(rows * m);
+    SwiGluParams p = {dx.get(), DType::kBF16, q.get(), DType::kF8E4M3, scale.get(), rows, m};
+    p.row_scale = rs.get(), p.col_scale = cs.get();
+    ASSERT_CUDA(SwiGlu(p, nullptr));
+    auto scaled = ToDouble(x), exact = ToDouble(q.Read());
+    for (int i = 0; i < rows * 2 * m; ++i)
+      scaled[i] *= row_scale[i / (2 * m)] * col_scale[i % (2 * m)];
+    const auto s = scale.Read();
+    for (int i = 0; i < rows * m; ++i) exact[i] *= s[i / m];
+    EXPECT_LE(RelativeError(exact, Reference(scaled, rows, m)), 0.05) << m;
+    p.row_scale = nullptr;
+    EXPECT_EQ(SwiGlu(p, nullptr), cudaErrorInvalidValue);
+  }
+}
+
 TEST_F(MlpTest, EmbedTakesTokensFromTheBatchOrTheDevice) {
   const int d = 72, vocab = 11;
   const auto table = Normal(vocab * d, 1);

@@ -55,6 +55,55 @@ TEST_F(NormTest, AddsTheDeltaAndKeepsTheSum) {
   }
 }
 
+TEST_F(NormTest, DividesTheDeltaByItsOwnNorm) {
+  for (const int parts : {1, 128, 300}) {
+    const int rows = 3, d = 272;
+    auto x = Normal(rows * d, 1), squares = Normal(rows * parts, 4);
+    for (float& v : squares) v *= v;
+    const auto delta = Normal(rows * d, 2), w = Normal(d, 3);
+    DeviceArray<float> dx(x), dd(delta), dw(w), ds(squares), out(rows * d);
+    RmsNormParams p;
+    p.x = dx.get(), p.delta = dd.get(), p.delta_type = DType::kF32, p.weight = dw.get();
+    p.delta_square_sums = ds.get(), p.num_delta_square_sums = parts, p.delta_eps = 0.01f;
+    p.out = out.get(), p.out_type = DType::kF32, p.rows = rows, p.d = d, p.eps = 1e-5f;
+    ASSERT_CUDA(RmsNorm(p, nullptr));
+    auto sum = ToDouble(x);
+    for (int r = 0; r < rows; ++r) {
+      double square = 0;
+      for (int i = 0; i < parts; ++i) square += squares[r * parts + i];
+      for (int i = r * d; i < (r + 1) * d; ++i) sum[i] += delta[i] / std::sqrt(square / d + 0.01);
+    }
+    EXPECT_LE(RelativeError(ToDouble(dx.Read()), sum), 1e-6) << parts;
+    EXPECT_LE(RelativeError(ToDouble(out.Read()), Reference(sum, ToDouble(w), {0, 1, 2}, 1e-5)),
+              1e-6)
+        << parts;
+  }
+}
+
+TEST_F(NormTest, ScalesRowsAndColumnsOfTheDelta) {
+  const int rows = 5, d = 2056;
+  auto x = Normal(rows * d, 1);
+  const auto delta = Normal(rows * d, 2), w = Normal(d, 3), row_scale = Normal(rows, 4),
+             col_scale = Normal(d, 5);
+  DeviceArray<float> dx(x), dd(delta), dw(w), rs(row_scale), cs(col_scale);
+  DeviceArray<__nv_fp8_e4m3> out(rows * d);
+  RmsNormParams p;
+  p.x = dx.get(), p.delta = dd.get(), p.delta_type = DType::kF32, p.weight = dw.get();
+  p.delta_row_scale = rs.get(), p.delta_col_scale = cs.get();
+  p.out = out.get(), p.out_type = DType::kF8E4M3, p.out_scale = rs.get();  // in and out
+  p.rows = rows, p.d = d, p.eps = 1e-5f;
+  ASSERT_CUDA(RmsNorm(p, nullptr));
+  auto sum = ToDouble(x);
+  for (int i = 0; i < rows * d; ++i) {
+    sum[i] += static_cast<double>(delta[i]) * row_scale[i / d] * col_scale[i % d];
+  }
+  EXPECT_LE(RelativeError(ToDouble(dx.Read()), sum), 1e-6);
+  auto scaled = ToDouble(out.Read());
+  const auto scale = rs.Read();
+  for (int i = 0; i < rows * d; ++i) scaled[i] *= scale[i / d];
+  EXPECT_LE(RelativeError(scaled, Reference(sum, ToDouble(w), {0, 1, 2, 3, 4}, 1e-5)), 0.04);
+}
+
 TEST_F(NormTest, PicksRowsAndLeavesXAlone) {
   const int d = 264;
   const auto x = Normal(4 * d, 1), delta = Normal(4 * d, 2), w = Normal(d, 3);

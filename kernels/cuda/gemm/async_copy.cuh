@@ -19,16 +19,8 @@ __device__ __forceinline__ void BarrierExpect(uint64_t* barrier, int bytes) {
       "r"(bytes)
       : "memory");
 }
-// Arrives at the barrier of the same place in block `rank` of the cluster. Releases nothing beyond
-// this block (.release.cluster would cost a fence): for signals after reads.
-__device__ __forceinline__ void BarrierArriveAt(uint64_t* barrier, int rank) {
-  asm volatile(
-      "{\n.reg .b32 remote;\n"
-      "mapa.shared::cluster.u32 remote, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}\n" ::"r"(
-          SharedAddress(barrier)),
-      "r"(rank)
-      : "memory");
+__device__ __forceinline__ void BarrierArrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
 __device__ __forceinline__ void BarrierWait(uint64_t* barrier, int parity) {
   asm volatile(
@@ -47,15 +39,6 @@ __device__ __forceinline__ void CopyTile(void* dst, const CUtensorMap* map, int 
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%2, %3}], [%4];" ::"r"(SharedAddress(dst)),
       "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier))
-      : "memory");
-}
-// To the same place, with a signal to the barrier of the same place, in every block of `blocks`.
-__device__ __forceinline__ void CopyTileTo(void* dst, const CUtensorMap* map, int column, int row,
-                                           uint64_t* barrier, uint16_t blocks) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(SharedAddress(dst)),
-      "l"(map), "r"(column), "r"(row), "r"(SharedAddress(barrier)), "h"(blocks)
       : "memory");
 }
 // Descriptor of rows of 128 bytes, 128-byte swizzle: groups of 8 rows are 1024 bytes apart.

@@ -9,32 +9,17 @@ namespace gemm {
 namespace {
 
 #ifdef HGRN2_HAS_WGMMA
-// Where a block is: in its cluster, and in the product.
+// Where a block is in the product.
 struct Place {
-  int split, token, row;  // ranks in the cluster
-  int row_tile, token_tile;
+  int split;  // rank in the cluster
+  int row_tile;
   int first, count;  // k-blocks
 
   __device__ explicit Place(const KernelParams& p) {
-    const int cluster = p.split * p.row_group * p.token_group;
-    const int id = blockIdx.x / cluster, rank = blockIdx.x % cluster;
-    const int token_groups = p.token_tiles / p.token_group;
-    row = rank % p.row_group;
-    token = rank / p.row_group % p.token_group;
-    split = rank / (p.row_group * p.token_group);
-    row_tile = id / token_groups * p.row_group + row;
-    token_tile = id % token_groups * p.token_group + token;
+    row_tile = blockIdx.x / p.split;
+    split = blockIdx.x % p.split;
     first = split * p.k_blocks / p.split;
     count = (split + 1) * p.k_blocks / p.split - first;
-  }
-  __device__ int Rank(const KernelParams& p, int s, int t, int r) const {
-    return (s * p.token_group + t) * p.row_group + r;
-  }
-  // The i-th of the blocks that this one shares copies with (itself among them).
-  __device__ int Partner(const KernelParams& p, int i) const {
-    if (i < p.row_group) return Rank(p, split, token, i);
-    const int other = i - p.row_group;
-    return Rank(p, split, other < token ? other : other + 1, row);
   }
 };
 
@@ -46,40 +31,17 @@ __device__ void Produce(const KernelParams& p, const Place& place, uint8_t* stag
   constexpr int kColumns = kFp8 ? kBlockBytes : kBlockBytes / 2;
   const int row0 = p.half_rows > 0 ? place.row_tile * kHalf : place.row_tile * kRows;
   const int row1 = p.half_rows > 0 ? p.half_rows + row0 : row0 + kHalf;
-  const auto mask = [&](int t_mask, int r_mask) {
-    uint32_t blocks = 0;
-    for (int t = 0; t < p.token_group; ++t) {
-      for (int r = 0; r < p.row_group; ++r) {
-        if ((t == place.token || t_mask) && (r == place.row || r_mask)) {
-          blocks |= 1u << place.Rank(p, place.split, t, r);
-        }
-      }
-    }
-    return static_cast<uint16_t>(blocks);
-  };
-  const uint16_t weight_blocks = mask(1, 0), x_blocks = mask(0, 1);
-  const int token0 = place.token_tile * kN;
   const auto weights = [&](int i) {
     const int s = i % p.stages, column = (place.first + i) * kColumns;
     uint8_t* to = stages + s * kStage;
     BarrierExpect(&barriers.full[s], kStage);
-    if (p.token_group == 1) {
-      CopyTile(to, &p.weight, column, row0, &barriers.full[s]);
-      CopyTile(to + kHalf * kBlockBytes, &p.weight, column, row1, &barriers.full[s]);
-    } else {
-      CopyTileTo(to + place.token * kHalf * kBlockBytes, &p.weight, column,
-                 place.token == 0 ? row0 : row1, &barriers.full[s], weight_blocks);
-    }
+    CopyTile(to, &p.weight, column, row0, &barriers.full[s]);
+    CopyTile(to + kHalf * kBlockBytes, &p.weight, column, row1, &barriers.full[s]);
   };
   const auto x = [&](int i) {
-    const int s = i % p.stages, column = (place.first + i) * kColumns;
-    uint8_t* to = stages + s * kStage + kRows * kBlockBytes;
-    if (p.row_group == 1) {
-      CopyTile(to, &p.x, column, token0, &barriers.full[s]);
-    } else {
-      const int part = place.row * (kN / 2);
-      CopyTileTo(to + part * kBlockBytes, &p.x, column, token0 + part, &barriers.full[s], x_blocks);
-    }
+    const int s = i % p.stages;
+    CopyTile(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns, 0,
+             &barriers.full[s]);
   };
   const int ahead = min(place.count, p.stages);
   for (int i = 0; i < ahead; ++i) weights(i);
@@ -96,9 +58,7 @@ template <int kN, int kM, bool kFp8>
 __device__ void Multiply(const KernelParams& p, const Place& place, const uint8_t* stages,
                          Barriers& barriers, float (&sums)[kN / 2]) {
   constexpr int kRows = kM * 64, kStage = (kRows + kN) * kBlockBytes;
-  const int group = threadIdx.x / 128, thread = threadIdx.x % 128;
-  const bool signals = thread < p.row_group + p.token_group - 1;
-  const int partner = signals ? place.Partner(p, thread) : 0;
+  const int group = threadIdx.x / 128;
   for (int i = 0; i < place.count; ++i) {
     const int s = i % p.stages;
     BarrierWait(&barriers.full[s], (i / p.stages) & 1);
@@ -111,7 +71,7 @@ __device__ void Multiply(const KernelParams& p, const Place& place, const uint8_
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
     asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-    if (i > 0 && signals) BarrierArriveAt(&barriers.empty[(i - 1) % p.stages], partner);
+    if (i > 0 && threadIdx.x % 128 == 0) BarrierArrive(&barriers.empty[(i - 1) % p.stages]);
   }
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
@@ -154,16 +114,19 @@ __device__ __forceinline__ float TokenScale(const KernelParams& p, int t) {
 }
 
 __device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y), high = __floats2bfloat162_rn(v.z, v.w);
+  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y),
+                       high = __floats2bfloat162_rn(v.z, v.w);
   uint2 packed;
   packed.x = reinterpret_cast<const uint32_t&>(low);
   packed.y = reinterpret_cast<const uint32_t&>(high);
   *reinterpret_cast<uint2*>(to) = packed;
 }
 
-// The finished sums of 4 rows and one token; parts of a split are added in the order of their ranks.
-template <int kStride>
+// The finished sums of 4 rows and one token; parts of a split are added in the order of their
+// ranks.
+template <int kM>
 struct Sums {
+  static constexpr int kStride = kM * 64 + 4;
   const KernelParams& p;
   const float* parts[4];
   const float* token_scale;
@@ -190,59 +153,70 @@ struct Sums {
   }
 };
 
-// x += sums, and what the next product needs: x times its norm's weight, sums of squares. A warp
-// has the 128 rows of a token.
-template <int kStride>
-__device__ void AddToResidual(const KernelParams& p, const Place& place,
-                              const Sums<kStride>& sums, int token0, int begin, int end) {
-  const int lane = threadIdx.x % 32, row = place.row_tile * kSquareSumRows + lane * 4;
-  const bool inside = row < p.rows;
-  float4 norm = make_float4(0, 0, 0, 0);
-  if (p.next_norm && inside) norm = *reinterpret_cast<const float4*>(p.next_norm + row);
+// x += sums, and what the next product needs: x times its norm's weight, sums of squares. 16 lanes
+// have 64 rows of a token.
+template <int kM>
+__device__ void AddToResidual(const KernelParams& p, const Place& place, const Sums<kM>& sums,
+                              int begin, int end) {
+  constexpr int kQuads = kM * 16;
+  static_assert(kSquareSumRows == 64);
+  const int64_t parts = CeilDiv(p.rows, kSquareSumRows);
 #pragma unroll 2
-  for (int t = begin + threadIdx.x / 32; t < end; t += blockDim.x / 32) {
-    const int64_t at = static_cast<int64_t>(token0 + t) * p.rows + row;
+  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += kThreads<kM>) {
+    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kM * 64 + r;
+    const int64_t at = static_cast<int64_t>(t) * p.rows + row;
     float square = 0;
-    if (inside) {
+    if (row < p.rows) {
       float4 x = *reinterpret_cast<const float4*>(p.residual + at);
-      const float4 v = sums.At(t, lane * 4, row);
+      const float4 v = sums.At(t, r, row);
       x.x += v.x, x.y += v.y, x.z += v.z, x.w += v.w;
       *reinterpret_cast<float4*>(p.residual + at) = x;
       square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-      x.x *= norm.x, x.y *= norm.y, x.z *= norm.z, x.w *= norm.w;
-      if (p.next_norm) Store4(static_cast<__nv_bfloat16*>(p.out) + at, x);
+      if (p.next_norm) {
+        const float4 norm = *reinterpret_cast<const float4*>(p.next_norm + row);
+        Store4(static_cast<__nv_bfloat16*>(p.out) + at,
+               make_float4(x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w));
+      }
     }
-    square = WarpSum(square);
-    if (p.next_norm && lane == 0 && inside) {
-      p.square_sums_out[static_cast<int64_t>(token0 + t) * CeilDiv(p.rows, kSquareSumRows) +
-                        place.row_tile] = square;
+    if (!p.next_norm) continue;
+#pragma unroll
+    for (int offset = 8; offset > 0; offset /= 2) {
+      square += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), square, offset);
+    }
+    if (threadIdx.x % 16 == 0 && row < p.rows) {
+      p.square_sums_out[t * parts + row / kSquareSumRows] = square;
     }
   }
 }
 
-template <int kStride>
-__device__ void StoreSwiGlu(const KernelParams& p, const Place& place, const Sums<kStride>& sums,
-                            int token0, int begin, int end) {
-  constexpr int kHalf = (kStride - 4) / 2, kQuads = kHalf / 4;
+__device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
+
+template <int kM>
+__device__ void StoreSwiGlu(const KernelParams& p, const Place& place, const Sums<kM>& sums,
+                            int begin, int end) {
+  constexpr int kHalf = kM * 32, kQuads = kHalf / 4;
   __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out);
-  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
+#pragma unroll 2
+  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += kThreads<kM>) {
     const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kHalf + r;
     if (row >= p.half_rows) continue;
     const float4 g = sums.At(t, r, row), u = sums.At(t, kHalf + r, p.half_rows + row);
-    Store4(out + static_cast<int64_t>(token0 + t) * p.half_rows + row,
-           make_float4(Swish(g.x) * u.x, Swish(g.y) * u.y, Swish(g.z) * u.z, Swish(g.w) * u.w));
+    Store4(out + static_cast<int64_t>(t) * p.half_rows + row,
+           make_float4(FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z,
+                       FastSwish(g.w) * u.w));
   }
 }
 
-template <int kStride>
-__device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<kStride>& sums,
-                          int token0, int begin, int end) {
-  constexpr int kRows = kStride - 4, kQuads = kRows / 4;
-  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
-    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
+template <int kM>
+__device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<kM>& sums,
+                          int begin, int end) {
+  constexpr int kQuads = kM * 16;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += kThreads<kM>) {
+    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kM * 64 + r;
     if (row >= p.rows) continue;
     const float4 v = sums.At(t, r, row);
-    const int64_t at = static_cast<int64_t>(token0 + t) * p.rows + row;
+    const int64_t at = static_cast<int64_t>(t) * p.rows + row;
     if (p.out_f32) {
       *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
     } else {
@@ -252,15 +226,14 @@ __device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<
 }
 #endif  // HGRN2_HAS_WGMMA
 
-// A cluster has row_group x token_group tiles, each cut along the columns into `split` blocks.
-// Block s of a tile multiplies the s-th part of the columns, then finishes the s-th part of the
-// tile's tokens with everybody's sums.
+// A cluster has a tile of rows, cut along the columns into `split` blocks. Block s multiplies the
+// s-th part of the columns, then finishes the s-th part of the tokens with everybody's sums.
 template <int kN, int kM, bool kFp8>
-__global__ void __launch_bounds__(kM * 128 + 32, 1)
+__global__ void __launch_bounds__(kThreads<kM>, 1)
     DecodeGemmKernel(const __grid_constant__ KernelParams p) {
 #ifdef HGRN2_HAS_WGMMA
   namespace cg = cooperative_groups;
-  constexpr int kConsumers = kM * 128, kStride = kM * 64 + 4;
+  constexpr int kConsumers = kM * 128;
   extern __shared__ uint8_t raw[];
   __shared__ Barriers barriers;
   __shared__ float token_scale[kN];
@@ -272,20 +245,15 @@ __global__ void __launch_bounds__(kM * 128 + 32, 1)
   if (threadIdx.x == 0) {
     for (int s = 0; s < p.stages; ++s) {
       BarrierInit(&barriers.full[s], 1);
-      BarrierInit(&barriers.empty[s], kM * (p.row_group + p.token_group - 1));
+      BarrierInit(&barriers.empty[s], kM);
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
-  if (p.row_group * p.token_group > 1) {
-    cluster.sync();  // barriers are ready before others' copies signal them
-  } else {
-    __syncthreads();
-  }
+  __syncthreads();
   float* partial = reinterpret_cast<float*>(stages);
-  const int token0 = place.token_tile * kN;
   const int begin = place.split * kN / p.split;
-  const int end = min((place.split + 1) * kN / p.split, p.tokens - token0);
+  const int end = min((place.split + 1) * kN / p.split, p.tokens);
   if (threadIdx.x >= kConsumers) {
     if (threadIdx.x == kConsumers) Produce<kN, kM, kFp8>(p, place, stages, barriers);
     __syncwarp();
@@ -293,7 +261,7 @@ __global__ void __launch_bounds__(kM * 128 + 32, 1)
   } else {
     GridDependencyWait();  // every thread: what it reads and writes from here on is others'
     if (begin + static_cast<int>(threadIdx.x) < end) {
-      token_scale[begin + threadIdx.x] = TokenScale(p, token0 + begin + threadIdx.x);
+      token_scale[begin + threadIdx.x] = TokenScale(p, begin + threadIdx.x);
     }
     float sums[kN / 2];
 #pragma unroll
@@ -307,23 +275,20 @@ __global__ void __launch_bounds__(kM * 128 + 32, 1)
   } else {
     __syncthreads();
   }
-  Sums<kStride> sums = {p, {}, token_scale};
+  Sums<kM> sums = {p, {}, token_scale};
 #pragma unroll
   for (int s = 0; s < 4; ++s) {
     if (s >= p.split) break;
-    sums.parts[s] = p.split == 1 ? partial
-                                 : cluster.map_shared_rank(
-                                       partial, place.Rank(p, s, place.token, place.row));
+    sums.parts[s] = p.split == 1 ? partial : cluster.map_shared_rank(partial, s);
   }
   if (p.epilogue == GemmEpilogue::kResidual) {
-    if constexpr (kM == 2) AddToResidual<kStride>(p, place, sums, token0, begin, end);
+    AddToResidual<kM>(p, place, sums, begin, end);
   } else if (p.epilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu<kStride>(p, place, sums, token0, begin, end);
+    StoreSwiGlu<kM>(p, place, sums, begin, end);
   } else {
-    StoreSums<kStride>(p, place, sums, token0, begin, end);
+    StoreSums<kM>(p, place, sums, begin, end);
   }
-  // A peer may still read this block's sums, or signal a barrier of it.
-  if (p.split * p.row_group * p.token_group > 1) cluster.sync();
+  if (p.split > 1) cluster.sync();  // a peer may still read this block's sums
 #endif
 }
 
@@ -347,18 +312,22 @@ bool MakeMap(const void* data, int64_t rows, int64_t cols, bool fp8, int tile_ro
 }
 
 using Kernel = void (*)(KernelParams);
-template <bool kFp8>
-Kernel KernelFor(int token_tile, int row_tile) {
-  if (row_tile == 192) return token_tile == 128 ? DecodeGemmKernel<128, 3, kFp8> : nullptr;
+template <int kM, bool kFp8>
+Kernel KernelOfRows(int token_tile) {
   switch (token_tile) {
     case 32:
-      return DecodeGemmKernel<32, 2, kFp8>;
+      return DecodeGemmKernel<32, kM, kFp8>;
     case 64:
-      return DecodeGemmKernel<64, 2, kFp8>;
+      return DecodeGemmKernel<64, kM, kFp8>;
     case 128:
-      return DecodeGemmKernel<128, 2, kFp8>;
+      return DecodeGemmKernel<128, kM, kFp8>;
   }
   return nullptr;
+}
+Kernel KernelFor(int row_tile, int token_tile, bool fp8) {
+  if (row_tile == 64)
+    return fp8 ? KernelOfRows<1, true>(token_tile) : KernelOfRows<1, false>(token_tile);
+  return fp8 ? KernelOfRows<2, true>(token_tile) : KernelOfRows<2, false>(token_tile);
 }
 
 bool Complete(const DecodeGemmParams& q) {
@@ -389,16 +358,16 @@ cudaError_t InitDecodeGemm() {
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   if (major != 9) return cudaErrorNotSupported;
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
-  const auto allow = [](gemm::Kernel kernel) {
-    return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024);
-  };
-  for (const int n : {32, 64, 128}) {
-    HGRN2_CUDA_RETURN_IF_ERROR(allow(gemm::KernelFor<false>(n, 128)));
-    HGRN2_CUDA_RETURN_IF_ERROR(allow(gemm::KernelFor<true>(n, 128)));
+  for (const int rows : {64, 128}) {
+    for (const int tokens : {32, 64, 128}) {
+      for (const bool fp8 : {false, true}) {
+        HGRN2_CUDA_RETURN_IF_ERROR(
+            cudaFuncSetAttribute(reinterpret_cast<const void*>(gemm::KernelFor(rows, tokens, fp8)),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+      }
+    }
   }
-  HGRN2_CUDA_RETURN_IF_ERROR(allow(gemm::KernelFor<false>(128, 192)));
-  return allow(gemm::KernelFor<true>(128, 192));
+  return cudaSuccess;
 }
 
 cudaError_t DecodeGemm(const DecodeGemmParams& q, cudaStream_t stream) {
@@ -415,7 +384,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   const bool fp8 = w.type == DType::kF8E4M3;
   gemm::KernelParams p;
   if (!gemm::MakeMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
-      !gemm::MakeMap(q.x, q.tokens, w.cols, fp8, shape.token_tile / shape.row_group, &p.x)) {
+      !gemm::MakeMap(q.x, q.tokens, w.cols, fp8, shape.token_tile, &p.x)) {
     return cudaErrorInvalidValue;
   }
   p.weight_scale = fp8 ? w.scale : nullptr;
@@ -436,9 +405,6 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
   p.split = shape.split;
-  p.row_group = shape.row_group;
-  p.token_group = shape.token_group;
-  p.token_tiles = shape.token_tiles;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
   config.blockDim = dim3(static_cast<unsigned>(shape.row_tile * 2 + 32));
@@ -446,13 +412,12 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(shape.cluster()), 1, 1};
+  attributes[0].val.clusterDim = {static_cast<unsigned>(shape.split), 1, 1};
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   config.attrs = attributes;
   config.numAttrs = q.overlap ? 2 : 1;
-  const gemm::Kernel kernel = fp8 ? gemm::KernelFor<true>(shape.token_tile, shape.row_tile)
-                                  : gemm::KernelFor<false>(shape.token_tile, shape.row_tile);
+  const gemm::Kernel kernel = gemm::KernelFor(shape.row_tile, shape.token_tile, fp8);
   return cudaLaunchKernelEx(&config, kernel, p);
 }
 

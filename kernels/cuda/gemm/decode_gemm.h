@@ -12,36 +12,36 @@
 
 namespace hgrn2::cuda {
 
-inline constexpr int32_t kMaxDecodeGemmTokens = 256;
-// Rows of x that share a partial sum of squares: the row tile of GemmEpilogue::kResidual.
-inline constexpr int32_t kSquareSumRows = 128;
+inline constexpr int32_t kMaxDecodeGemmTokens = 128;
+// Rows of x that share a partial sum of squares.
+inline constexpr int32_t kSquareSumRows = 64;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
   kSwiGlu,    // rows are [gate | up]: out[t][r] = swish(v[t][r]) v[t][rows / 2 + r], r < rows / 2
   kResidual,  // residual[t][r] += v; with next_norm: out[t][r] = residual[t][r] next_norm[r] and
-              // square_sums_out[t][r / 128] = sum of 128 residual[t][r]^2
+              // square_sums_out[t][r / 64] = sum of 64 residual[t][r]^2
 };
 
-// How a product is cut into blocks. Blocks of a cluster fetch what they share once (multicast).
+// How a product is cut into blocks.
 struct DecodeGemmShape {
-  int row_tile = 0;     // weight rows of a block: 128 or 192; 0: not supported
-  int token_tile = 0;   // tokens of a block, N of the instruction: 32, 64 or 128
-  int split = 1;        // blocks of a cluster that share a tile, each with a part of the columns
-  int row_group = 1;    // row tiles in a cluster: they share the tokens
-  int token_group = 1;  // token tiles in a cluster: they share the weights
-  int stages = 0;       // before CompleteDecodeGemm: the most there may be; 0: what fits
-  int row_tiles = 0;    // in all; the last ones may be past the end
-  int token_tiles = 0;
+  int row_tile = 0;    // weight rows of a block: 64 or 128; 0: not supported
+  int token_tile = 0;  // N of the instruction: 32, 64 or 128
+  int split = 1;       // 1, 2 or 4 blocks that share a tile, each with a part of the columns
+  int stages = 0;      // before CompleteDecodeGemm: the most there may be; 0: what fits
+  int row_tiles = 0;
   size_t shared_bytes = 0;
 
-  int cluster() const { return split * row_group * token_group; }
-  int blocks() const { return row_tiles * token_tiles * split; }
+  int blocks() const { return row_tiles * split; }
 };
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue);
-// Fills in what follows from the tiles, the groups and the split; row_tile 0 if that cannot be.
+// Whether this kernel is to run a product, or cuBLASLt: by measurement (docs/kernels/
+// decode-gemm.md). A function of the arguments alone. Pure.
+bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
+                      GemmEpilogue epilogue);
+// Fills in what follows from the tiles and the split; row_tile 0 if that cannot be.
 DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
                                    int32_t tokens, DType type, GemmEpilogue epilogue);
 
@@ -56,12 +56,12 @@ struct DecodeGemmParams {
   float eps = 0;
 
   GemmEpilogue epilogue = GemmEpilogue::kStore;
-  void* out = nullptr;                // see GemmEpilogue; kSwiGlu and kResidual: kBF16
-  DType out_type = DType::kBF16;      // kF32 or kBF16
-  float* residual = nullptr;          // [T, rows]
-  const float* next_norm = nullptr;   // [rows], or null: no out, no square_sums_out
-  float* square_sums_out = nullptr;   // [T][CeilDiv(rows, kSquareSumRows)]
-  bool overlap = false;               // launch with PDL
+  void* out = nullptr;               // see GemmEpilogue; kSwiGlu and kResidual: kBF16
+  DType out_type = DType::kBF16;     // kF32 or kBF16
+  float* residual = nullptr;         // [T, rows]
+  const float* next_norm = nullptr;  // [rows], or null: no out, no square_sums_out
+  float* square_sums_out = nullptr;  // [T][CeilDiv(rows, kSquareSumRows)]
+  bool overlap = false;              // launch with PDL
 };
 
 // Once per process and device. cudaErrorNotSupported before sm_90.

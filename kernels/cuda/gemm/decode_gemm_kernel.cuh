@@ -18,7 +18,7 @@ constexpr int kMaxStages = 16;
 
 struct KernelParams {
   CUtensorMap weight;  // boxes of half a row tile
-  CUtensorMap x;       // boxes of a token tile, or of half of one
+  CUtensorMap x;       // boxes of a token tile
   const float* weight_scale;
   const float* x_scale;
   const float* square_sums;
@@ -36,9 +36,12 @@ struct KernelParams {
   int tokens;
   int k_blocks;
   int stages;
-  int split, row_group, token_group;
-  int token_tiles;
+  int split;
 };
+
+// kM warpgroups of 64 rows, and a warp that issues copies.
+template <int kM>
+inline constexpr int kThreads = kM * 128 + 32;
 
 struct Barriers {
   uint64_t full[kMaxStages];

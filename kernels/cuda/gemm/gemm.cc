@@ -49,7 +49,7 @@ std::string Gemm::Init(void* workspace) {
 }
 
 Gemm::Key Gemm::KeyOf(const GemmParams& p) {
-  return {p.weight.rows, p.weight.cols, p.tokens, p.weight.type, p.out_type};
+  return {p.weight.rows, p.weight.cols, p.tokens, p.weight.type, p.out_type, p.unscaled};
 }
 
 std::string Gemm::MakePlan(const GemmParams& p, Plan* plan) {
@@ -60,11 +60,13 @@ std::string Gemm::MakePlan(const GemmParams& p, Plan* plan) {
   cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
                                  sizeof(transpose));
   if (p.weight.type == DType::kF8E4M3) {
-    const cublasLtMatmulMatrixScale_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
-    cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode,
-                                   sizeof(mode));
-    cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode,
-                                   sizeof(mode));
+    if (!p.unscaled) {
+      const cublasLtMatmulMatrixScale_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+      cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode,
+                                     sizeof(mode));
+      cublasLtMatmulDescSetAttribute(plan->desc, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode,
+                                     sizeof(mode));
+    }
     // Fast accumulation keeps partial sums in the tensor core's own registers: what 3x the speed
     // of bfloat16 comes from; activations are row-scaled, so sums stay well inside its range.
     const int8_t fast = 1;
@@ -100,7 +102,7 @@ std::vector<cublasLtMatmulHeuristicResult_t> Candidates(
 }
 
 void SetScales(cublasLtMatmulDesc_t desc, const GemmParams& p) {
-  if (p.weight.type != DType::kF8E4M3) return;
+  if (p.weight.type != DType::kF8E4M3 || p.unscaled) return;
   cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p.weight.scale,
                                  sizeof(p.weight.scale));
   cublasLtMatmulDescSetAttribute(desc, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p.x_scale,

@@ -25,6 +25,10 @@ struct GemmParams {
   void* out = nullptr;             // [T, rows]
   DType out_type = DType::kBF16;   // kF32 or kBF16
   int64_t tokens = 0;              // T; REQUIRES: == GemmTokenBucket(T)
+  // kF8E4M3: out is the product of the e4m3 numbers, which whoever reads it multiplies by
+  // x_scale[t] and weight.scale[r]. cuBLASLt then may split the columns, which it does not with
+  // scales.
+  bool unscaled = false;
 };
 
 // Not thread-safe. Workspace is the caller's.
@@ -48,8 +52,8 @@ class Gemm {
                    int candidates, double* first_us, double* best_us);
 
  private:
-  // rows, cols, tokens, weight type, out type
-  using Key = std::tuple<int64_t, int64_t, int64_t, DType, DType>;
+  // rows, cols, tokens, weight type, out type, unscaled
+  using Key = std::tuple<int64_t, int64_t, int64_t, DType, DType, bool>;
   struct Plan {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t a = nullptr, b = nullptr, d = nullptr;

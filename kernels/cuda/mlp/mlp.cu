@@ -42,16 +42,32 @@ __device__ __forceinline__ void SwiGluPack(const T* gate, const T* up, float* ou
   for (int j = 0; j < Pack<T>::kSize; ++j) out[j] = Swish(ToFloat(g.v[j])) * ToFloat(u.v[j]);
 }
 
+__device__ __forceinline__ void ScaledSwiGluPack(const __nv_bfloat16* gate, const __nv_bfloat16* up,
+                                                 const float* gate_scale, const float* up_scale,
+                                                 float row_scale, float (&out)[8]) {
+  const auto g = *reinterpret_cast<const Pack<__nv_bfloat16>*>(gate);
+  const auto u = *reinterpret_cast<const Pack<__nv_bfloat16>*>(up);
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    const Pack<float> gs = *reinterpret_cast<const Pack<float>*>(gate_scale + 4 * h);
+    const Pack<float> us = *reinterpret_cast<const Pack<float>*>(up_scale + 4 * h);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      out[4 * h + j] = Swish(ToFloat(g.v[4 * h + j]) * row_scale * gs.v[j]) *
+                       (ToFloat(u.v[4 * h + j]) * row_scale * us.v[j]);
+    }
+  }
+}
+
 // Grid: x over the row's packs, y over rows.
 template <typename T>
 __global__ void SwiGluKernel(const SwiGluParams p) {
   GridDependencyLaunch();
   GridDependencyWait();
   constexpr int kSize = Pack<T>::kSize;
-  const int64_t pack = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  const int64_t packs_per_row = p.m / kSize;
-  if (pack >= packs_per_row * p.rows) return;
-  const int64_t row = pack / packs_per_row, i = (pack - row * packs_per_row) * kSize;
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) * kSize;
+  if (i >= p.m) return;
+  const int64_t row = blockIdx.y;
   const T* gate = static_cast<const T*>(p.gate_up) + row * 2 * p.m + i;
   float v[kSize];
   SwiGluPack(gate, gate + p.m, v);
@@ -70,13 +86,19 @@ __global__ void SwiGluF8Kernel(const SwiGluParams p) {
   using T = __nv_bfloat16;
   const int64_t row = blockIdx.x;
   const T* gate = static_cast<const T*>(p.gate_up) + row * 2 * p.m;
+  const float row_scale = p.col_scale ? p.row_scale[row] : 1.0f;
   float v[kPacks][8];
   float amax = 0;
 #pragma unroll
   for (int c = 0; c < kPacks; ++c) {
     const int i = (threadIdx.x + c * blockDim.x) * 8;
     if (i >= p.m) continue;
-    SwiGluPack(gate + i, gate + p.m + i, v[c]);
+    if (p.col_scale) {
+      ScaledSwiGluPack(gate + i, gate + p.m + i, p.col_scale + i, p.col_scale + p.m + i, row_scale,
+                       v[c]);
+    } else {
+      SwiGluPack(gate + i, gate + p.m + i, v[c]);
+    }
 #pragma unroll
     for (int j = 0; j < 8; ++j) amax = fmaxf(amax, fabsf(v[c][j]));
   }
@@ -162,7 +184,9 @@ cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
   if (p.m <= 0 || p.m % 8 != 0) return cudaErrorInvalidValue;
   if (p.out_type == DType::kF8E4M3) {
-    if (p.type != DType::kBF16 || !p.out_scale) return cudaErrorInvalidValue;
+    if (p.type != DType::kBF16 || !p.out_scale || !p.col_scale != !p.row_scale) {
+      return cudaErrorInvalidValue;
+    }
     const dim3 grid(static_cast<unsigned>(p.rows));
     const int packs = p.m / 8;
     if (packs <= 256) return Launch(SwiGluF8Kernel<1>, grid, 256, 0, stream, p.overlap, p);
@@ -171,12 +195,14 @@ cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
     if (packs <= 4096) return Launch(SwiGluF8Kernel<4>, grid, 1024, 0, stream, p.overlap, p);
     return cudaErrorInvalidValue;
   }
-  if (p.out_type != p.type) return cudaErrorInvalidValue;
+  if (p.out_type != p.type || p.col_scale) return cudaErrorInvalidValue;
   const bool f32 = p.type == DType::kF32;
-  const int64_t packs = p.rows * (p.m / (f32 ? 4 : 8));
-  const dim3 grid(static_cast<unsigned>(CeilDiv(packs, 256)));
-  return f32 ? Launch(SwiGluKernel<float>, grid, 256, 0, stream, p.overlap, p)
-             : Launch(SwiGluKernel<__nv_bfloat16>, grid, 256, 0, stream, p.overlap, p);
+  if (p.rows > 65535) return cudaErrorInvalidValue;
+  const int64_t packs = p.m / (f32 ? 4 : 8);
+  // Few idle threads in a row's last block: m = 5632 is 704 packs, 5.5 blocks of 128.
+  const dim3 grid(static_cast<unsigned>(CeilDiv(packs, 128)), static_cast<unsigned>(p.rows));
+  return f32 ? Launch(SwiGluKernel<float>, grid, 128, 0, stream, p.overlap, p)
+             : Launch(SwiGluKernel<__nv_bfloat16>, grid, 128, 0, stream, p.overlap, p);
 }
 
 cudaError_t Convert(const ConvertParams& p, cudaStream_t stream) {

@@ -29,9 +29,13 @@ struct SwiGluParams {
   void* out = nullptr;            // [rows, m], out_type
   DType out_type = DType::kBF16;  // type, or kF8E4M3 with out_scale
   float* out_scale = nullptr;     // [rows]
-  int64_t rows = 0;
-  int32_t m = 0;  // a multiple of 8; kF8E4M3: at most 32768
+  int64_t rows = 0;               // at most 65535
+  int32_t m = 0;                  // a multiple of 8; kF8E4M3: at most 32768
   bool overlap = false;
+  // [rows] and [2 m], or both null: gate_up[t][c] row_scale[t] col_scale[c] counts as
+  // gate_up[t][c]. kF8E4M3 only.
+  const float* row_scale = nullptr;
+  const float* col_scale = nullptr;
 };
 cudaError_t SwiGlu(const SwiGluParams& params, cudaStream_t stream);
 

@@ -55,17 +55,36 @@ __global__ void RmsNormKernel(const RmsNormParams p) {
   }
   X* x = static_cast<X*>(p.x) + row * p.d;
   const Delta* delta = static_cast<const Delta*>(p.delta);
+  float extra[kChunks][4], squares = 0;
+  if (delta && p.delta_square_sums) {
+    const float* from = p.delta_square_sums + row * p.num_delta_square_sums;
+    for (int i = threadIdx.x; i < p.num_delta_square_sums; i += blockDim.x) squares += from[i];
+  }
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {  // all on their way before the first is needed
+    const int i = threadIdx.x + c * blockDim.x;
+    if (i >= d4) continue;
+    Load4(x + 4 * i, v[c]);
+    if (delta) Load4(delta + row * p.d + 4 * i, extra[c]);
+  }
+  float delta_scale = delta && p.delta_row_scale ? p.delta_row_scale[row] : 1.0f;
+  if (delta && p.delta_square_sums) {
+    delta_scale *= rsqrtf(BlockReduce<false>(squares, scratch) / p.d + p.delta_eps);
+  }
   float sum = 0;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const int i = threadIdx.x + c * blockDim.x;
     if (i >= d4) continue;
-    Load4(x + 4 * i, v[c]);
     if (delta) {
-      float extra[4];
-      Load4(delta + row * p.d + 4 * i, extra);
+      if (p.delta_col_scale) {
+        float scale[4];
+        Load4(p.delta_col_scale + 4 * i, scale);
 #pragma unroll
-      for (int j = 0; j < 4; ++j) v[c][j] += extra[j];
+        for (int j = 0; j < 4; ++j) extra[c][j] *= scale[j];
+      }
+#pragma unroll
+      for (int j = 0; j < 4; ++j) v[c][j] = fmaf(extra[c][j], delta_scale, v[c][j]);
       if (!p.row_index) Store4(x + 4 * i, v[c]);
     }
 #pragma unroll

@@ -55,10 +55,10 @@ std::map<std::string, double> ParseMetrics(const std::string& text) {
 }
 
 MetricsScraper::MetricsScraper(std::string url, const ConnectionOptions& connection)
-    : url_(std::move(url)),
-      connection_(connection),
-      start_(std::chrono::steady_clock::now()),
-      thread_([this] { Loop(); }) {}
+    : url_(std::move(url)), connection_(connection), start_(std::chrono::steady_clock::now()) {
+  ScrapeOnce();  // before anything is sent, so that increases are those of the whole run
+  thread_ = std::thread([this] { Loop(); });
+}
 
 MetricsScraper::~MetricsScraper() {
   if (thread_.joinable()) Finish();
@@ -66,11 +66,11 @@ MetricsScraper::~MetricsScraper() {
 
 void MetricsScraper::Loop() {
   std::unique_lock lock(mu_);
-  do {
+  while (!changed_.wait_for(lock, std::chrono::seconds(1), [this] { return done_; })) {
     lock.unlock();
     ScrapeOnce();
     lock.lock();
-  } while (!changed_.wait_for(lock, std::chrono::seconds(1), [this] { return done_; }));
+  }
 }
 
 void MetricsScraper::ScrapeOnce() {

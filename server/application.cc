@@ -12,6 +12,7 @@
 #include "server/convert.h"
 #include "server/engine_router.h"
 #include "server/ops_routes.h"
+#include "server/playground/playground.h"
 
 namespace hgrn2 {
 namespace {
@@ -140,9 +141,12 @@ absl::Status Application::Listen() {
   ASSIGN_OR_RETURN(context.api_keys,
                    LoadApiKeys("grpc-api-key", options_.grpc_api_key, options_.grpc_api_key_file));
   service_ = std::make_unique<InferenceService>(std::move(context));
+  const KserveHealth health = {[this] { return !engine_->Stats().failed; },
+                               [this] { return ready_ && !engine_->Stats().draining; }};
+  kserve_ = std::make_unique<KserveService>(service_->context(), health);
 
   RETURN_IF_ERROR(StartHttp());
-  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(*service_, options_));
+  ASSIGN_OR_RETURN(grpc_, GrpcServer::Start(*service_, options_, kserve_.get()));
   ready_ = true;
   // Parsed by scripts that start the server on port 0: keep the form.
   LOG_INFO("gRPC listening on {}{}", JoinHostPort(options_.host, grpc_->port()),
@@ -179,6 +183,7 @@ absl::Status Application::StartHttp() {
   gate.cors_allow_origins = SplitList(options_.cors_allow_origin);
   HttpRouter router(std::move(gate));
   AddOpsRoutes({engine_.get(), metrics_.get(), &ready_, options_.liveness_timeout}, &router);
+  AddPlaygroundRoute(&router);
   gateway_->AddRoutes(&router);
   ASSIGN_OR_RETURN(http_,
                    HttpServer::Start(ToHttpOptions(options_, metrics_.get()), std::move(router)));

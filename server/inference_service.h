@@ -13,6 +13,9 @@ class InferenceService final : public v1::Inference::CallbackService {
   // `context.active_calls` is set by the service.
   explicit InferenceService(ServiceContext context);
 
+  // With the active calls, for services beside this one.
+  const ServiceContext& context() const { return context_; }
+
   // Waits until every call's last message is sent. False if some are left after `timeout`.
   bool WaitUntilIdle(Duration timeout) { return active_calls_.WaitForNone(timeout); }
   // Waits until no generating or scoring call has come for `quiet`, at most `timeout`.

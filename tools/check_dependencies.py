@@ -24,7 +24,7 @@ FORBIDDEN_EXTERNAL = {
     "client": r"^(prometheus|spdlog)",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
-PROTO = re.compile(r"^(hgrn2/v1|google/rpc|grpc/health)/.*\.pb\.h$")
+PROTO = re.compile(r"^(hgrn2/v1|kserve|google/rpc|grpc/health)/.*\.pb\.h$")
 
 
 def folder_of(path):

@@ -13,6 +13,7 @@
 #include "server/grpc_server.h"
 #include "server/http/http_server.h"
 #include "server/inference_service.h"
+#include "server/kserve/kserve_service.h"
 #include "server/metrics.h"
 #include "server/openai/gateway.h"
 #include "server/options.h"
@@ -56,6 +57,7 @@ class Application {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<InferenceService> service_;
+  std::unique_ptr<KserveService> kserve_;
   std::unique_ptr<const ChatTemplates> chat_;  // null if the checkpoint's cannot be used
   std::unique_ptr<Gateway> gateway_;
   std::atomic<bool> ready_{false};

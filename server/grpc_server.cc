@@ -2,7 +2,6 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/security/server_credentials.h>
 #include <grpcpp/server_builder.h>
 
 #include <mutex>
@@ -16,6 +15,7 @@ namespace hgrn2 {
 namespace {
 
 constexpr const char kServiceName[] = "hgrn2.v1.Inference";
+constexpr const char kKserveName[] = "inference.GRPCInferenceService";
 
 // Both are process-wide switches that must precede the first builder.
 void EnableHealthAndReflection() {
@@ -53,7 +53,8 @@ std::string JoinHostPort(const std::string& host, int port) {
 }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& service,
-                                                              const ServerOptions& options) {
+                                                              const ServerOptions& options,
+                                                              KserveService* kserve) {
   EnableHealthAndReflection();
   const std::string address = JoinHostPort(options.host, options.grpc_port);
   grpc::ServerBuilder builder;
@@ -61,6 +62,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
   builder.SetMaxReceiveMessageSize(options.grpc_max_message_bytes);
   builder.SetMaxSendMessageSize(-1);  // what we send is bounded where it is made
   builder.RegisterService(&service);
+  if (kserve != nullptr) builder.RegisterService(kserve);
   int port = 0;
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    MakeServerCredentials(options));
@@ -87,6 +89,7 @@ void GrpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* const health = server_->GetHealthCheckService();
   health->SetServingStatus("", serving);
   health->SetServingStatus(kServiceName, serving);
+  health->SetServingStatus(kKserveName, serving);
 }
 
 void GrpcServer::Shutdown(Duration grace) {

@@ -5,10 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "server/inference_service.h"
+#include "server/kserve/kserve_service.h"
 #include "server/options.h"
 
 namespace hgrn2 {
@@ -19,13 +21,14 @@ std::string JoinHostPort(const std::string& host, int port);
 // Thread-safe.
 class GrpcServer {
  public:
-  // Listens and serves. `service` outlives the server. UNAVAILABLE: cannot listen.
+  // Listens and serves. The services outlive the server. UNAVAILABLE: cannot listen.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(InferenceService& service,
-                                                           const ServerOptions& options);
+                                                           const ServerOptions& options,
+                                                           KserveService* kserve = nullptr);
   ~GrpcServer();
 
   int port() const { return port_; }
-  // What grpc.health.v1 says of "" and of hgrn2.v1.Inference.
+  // What grpc.health.v1 says of "", of hgrn2.v1.Inference and of inference.GRPCInferenceService.
   void SetServing(bool serving);
   // Closes the port and its connections, so that calls which have not ended, or come too late, are
   // UNAVAILABLE to their clients. Returns when all have ended here; cancels those that take longer

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "engine/loader/dummy_weights.h"
 #include "engine/loader/file.h"
+#include "engine/loader/finite.h"
 #include "engine/loader/float16.h"
 #include "engine/loader/lower_bounds.h"
 #include "engine/loader/printable.h"
@@ -69,6 +70,15 @@ absl::Status BindTensor(const Checkpoint& checkpoint, const TensorSlot& slot) {
   return absl::OkStatus();
 }
 
+// One value that is not a number makes every token after it one too.
+absl::Status CheckFinite(const Checkpoint& checkpoint, const TensorSlot& slot) {
+  const int64_t at = FindNonFinite(*slot.view);
+  if (at < 0) return absl::OkStatus();
+  return MakeStatus(absl::StatusCode::kInvalidArgument,
+                    "{}: tensor \"{}\" holds {} at element {}: weights must be finite",
+                    checkpoint.Find(slot.name).file, slot.name, slot.view->At(at), at);
+}
+
 absl::StatusOr<ModelWeights> LoadCheckpoint(const std::string& directory, ModelConfig config) {
   ASSIGN_OR_RETURN(std::shared_ptr<const Checkpoint> checkpoint, Checkpoint::Open(directory));
   ModelWeights weights;
@@ -76,17 +86,12 @@ absl::StatusOr<ModelWeights> LoadCheckpoint(const std::string& directory, ModelC
   TensorView raw_lower_bounds;
   const std::vector<TensorSlot> slots = TensorSlots(&weights, &raw_lower_bounds);
   for (const TensorSlot& slot : slots) RETURN_IF_ERROR(BindTensor(*checkpoint, slot));
+  for (const TensorSlot& slot : slots) RETURN_IF_ERROR(CheckFinite(*checkpoint, slot));
   if (checkpoint->num_tensors() > slots.size()) {
     LOG_WARNING("{}: {} tensors are not part of the model and are ignored", directory,
                 checkpoint->num_tensors() - slots.size());
   }
   weights.lower_bounds = LowerBounds(weights.config, raw_lower_bounds);
-  const auto finite = [](float x) { return std::isfinite(x); };
-  if (!std::all_of(weights.lower_bounds.begin(), weights.lower_bounds.end(), finite)) {
-    return MakeStatus(absl::StatusCode::kInvalidArgument,
-                      "{}: tensor \"model.lower_bounds\" holds values that are not finite",
-                      directory);
-  }
   if (weights.config.tie_word_embeddings) weights.lm_head = weights.embeddings;
   weights.hash = HashModel(weights.config, slots);
   weights.storage = std::move(checkpoint);

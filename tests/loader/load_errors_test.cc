@@ -198,7 +198,14 @@ std::vector<BadDirectory> BadTensors() {
       {"LowerBoundsNotFinite", Changed([](TinyCheckpoint& c) {
          c.tensors["model.lower_bounds"].values[3] = std::numeric_limits<float>::quiet_NaN();
        }),
-       "\"model.lower_bounds\" holds values that are not finite"},
+       "\"model.lower_bounds\" holds nan at element 3: weights must be finite"},
+      {"WeightNotFinite", Changed([](TinyCheckpoint& c) {
+         auto& values = c.tensors["model.layers.1.mlp.down_proj.weight"].values;
+         values[95] = -std::numeric_limits<float>::infinity();
+         values[17] = values[95];
+       }),
+       "model.safetensors: tensor \"model.layers.1.mlp.down_proj.weight\" holds -inf at element "
+       "17"},
       {"IntegerTensor",
        [](const TempDir& dir) {
          TinyCheckpoint checkpoint;

@@ -187,6 +187,7 @@ absl::Status Application::StartHttp() {
   gateway_->AddRoutes(&router);
   ASSIGN_OR_RETURN(http_,
                    HttpServer::Start(ToHttpOptions(options_, metrics_.get()), std::move(router)));
+  metrics_->AttachHttp(http_.get());
   return absl::OkStatus();
 }
 

@@ -178,6 +178,9 @@ void Metrics::CollectCounters(std::vector<MetricFamily>* out) const {
       .Begin(MetricType::Counter, "hgrn2_slow_reader_cancellations_total",
              "Streams cancelled because their reader left too much unread.")
       .Add(Value(slow_readers_));
+  const HttpServer* const http = http_.load(std::memory_order_acquire);
+  builder.Begin(MetricType::Gauge, "hgrn2_http_connections", "Open HTTP connections.")
+      .Add(http == nullptr ? 0 : static_cast<double>(http->num_connections()));
   MutexLock lock(&mu_);
   builder.Begin(MetricType::Counter, "hgrn2_snapshot_operations_total",
                 "Copies of a state between device and host, by operation and result.");

@@ -15,6 +15,7 @@
 #include "base/mutex.h"
 #include "engine/engine.h"
 #include "server/atomic_histogram.h"
+#include "server/http/http_server.h"
 
 namespace hgrn2 {
 
@@ -25,6 +26,10 @@ class Metrics : public EngineObserver {
 
   // Until then the gauges and build information are left out. `engine` outlives the last Collect.
   void AttachEngine(const Engine* engine) { engine_.store(engine, std::memory_order_release); }
+
+  // The source of the number of open HTTP connections; null: there are none. `server` outlives the
+  // last Collect, or is detached.
+  void AttachHttp(const HttpServer* server) { http_.store(server, std::memory_order_release); }
 
   // EngineObserver
   void OnStep(const StepInfo& step) override;
@@ -57,6 +62,7 @@ class Metrics : public EngineObserver {
 
   const std::string model_name_;
   std::atomic<const Engine*> engine_{nullptr};
+  std::atomic<const HttpServer*> http_{nullptr};
 
   Counter prompt_tokens_{0};
   Counter preemptions_{0};

@@ -17,7 +17,7 @@ namespace {
 // After an answer that ends the connection, the client's unread bytes must be read: closing on them
 // would reset the connection and could take the answer away before the client has seen it.
 constexpr std::chrono::milliseconds kLingerTime{2000};
-constexpr size_t kMaxLingerBytes = 4 << 20;
+constexpr size_t kMaxLingerBytes = 16 << 20;
 
 // RFC 9110's date format, which is independent of the locale.
 std::string HttpDate() {

@@ -22,6 +22,7 @@ absl::Status ReadPrompt(const Json& value, std::string_view field, CompletionBod
     prompts.emplace_back(std::move(ids));
     return absl::OkStatus();
   };
+  if (value.is_array() && value.empty()) return InvalidArgument(field, "must not be empty");
   const bool is_list = value.is_array() && !value.empty() && !value[0].is_number();
   if (!is_list) {
     if (value.is_string() || value.is_array()) return add(value, std::string(field));

@@ -16,6 +16,8 @@
 #include "server/openai/openapi.h"
 #include "server/openai/responses_format.h"
 #include "server/openai/tokenize_body.h"
+#include "server/request_id.h"
+#include "server/request_id.h"
 
 namespace hgrn2 {
 namespace {
@@ -233,8 +235,9 @@ absl::Status Gateway::Responses(const Json& json, const HttpRequest& request,
     body.request.add_special_tokens = options_.chat->add_special_tokens();
   }
   RETURN_IF_ERROR(RenderPrompt(*options_.chat, conversation, &body));
+  // An id of our own: a client that sends its request id again must not overwrite what is stored.
   AnswerInfo info =
-      MakeAnswerInfo(body, "resp_" + body.request.request_id, *options_.generation.frontend, Now());
+      MakeAnswerInfo(body, "resp_" + MakeRequestId(), *options_.generation.frontend, Now());
   const bool store = body.store && responses_.enabled();
   auto format = std::make_unique<ResponsesFormat>(
       info, body,

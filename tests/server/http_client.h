@@ -43,8 +43,32 @@ class RawClient {
       sent += static_cast<size_t>(n);
     }
   }
-  // One answer with a Content-Length.
-  HttpReply Read() {
+  // One answer, whole: by Content-Length, in chunks, or up to the end of the connection.
+  HttpReply Read(bool has_body = true) {
+    HttpReply reply = ReadHead();
+    if (reply.status == 0 || !has_body || reply.status == 204) return reply;
+    if (reply.headers.contains("transfer-encoding")) {
+      while (true) {
+        const std::string chunk = ReadChunk();
+        if (chunk.empty()) break;
+        reply.body += chunk;
+      }
+      if (!whole_) return {};
+      return reply;
+    }
+    if (!reply.headers.contains("content-length")) {
+      reply.body = ReadToEnd();
+      return reply;
+    }
+    const size_t length = std::strtoull(reply.headers["content-length"].c_str(), nullptr, 10);
+    while (buffer_.size() < length) {
+      if (!Fill()) return {};
+    }
+    reply.body = buffer_.substr(0, length);
+    buffer_.erase(0, length);
+    return reply;
+  }
+  HttpReply ReadHead() {
     size_t head;
     while ((head = buffer_.find("\r\n\r\n")) == std::string::npos) {
       if (!Fill()) return {};
@@ -59,13 +83,32 @@ class RawClient {
       reply.headers[name] = buffer_.substr(colon + 2, end - colon - 2);
       at = end + 2;
     }
-    const size_t length = std::strtoull(reply.headers["content-length"].c_str(), nullptr, 10);
-    while (buffer_.size() < head + 4 + length) {
+    buffer_.erase(0, head + 4);
+    return reply;
+  }
+  // The next piece of a chunked body; "" at its end, and if it is cut off (then not whole()).
+  std::string ReadChunk() {
+    whole_ = false;
+    size_t line;
+    while ((line = buffer_.find("\r\n")) == std::string::npos) {
       if (!Fill()) return {};
     }
-    reply.body = buffer_.substr(head + 4, length);
-    buffer_.erase(0, head + 4 + length);
-    return reply;
+    const size_t size = std::strtoull(buffer_.c_str(), nullptr, 16);
+    while (buffer_.size() < line + 2 + size + 2) {
+      if (!Fill()) return {};
+    }
+    std::string chunk = buffer_.substr(line + 2, size);
+    buffer_.erase(0, line + 2 + size + 2);
+    whole_ = true;
+    return chunk;
+  }
+  bool whole() const { return whole_; }
+  // Ends what this side sends; answers can still be read.
+  void EndSending() { shutdown(fd_, SHUT_WR); }
+  // A peer that takes little at a time. Before anything is received.
+  void ShrinkReceiveBuffer() {
+    const int bytes = 4096;
+    setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
   }
   std::string ReadToEnd() {
     while (Fill()) {
@@ -88,8 +131,19 @@ class RawClient {
   const int fd_;
   bool connected_ = false;
   bool timed_out_ = false;
+  bool whole_ = false;
   std::string buffer_;
 };
+
+// On a connection of its own.
+inline HttpReply HttpPost(int port, const std::string& path, const std::string& body,
+                          const std::string& headers = "") {
+  RawClient client(port);
+  client.Send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" +
+              "Content-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
+              "\r\n" + headers + "\r\n" + body);
+  return client.Read();
+}
 
 inline HttpReply HttpGet(int port, const std::string& path) {
   RawClient client(port);

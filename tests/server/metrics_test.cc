@@ -171,7 +171,12 @@ TEST_F(MetricsOfAnEngine, EveryMetricMoves) {
   };
   auto server = HttpServer::Start(http, std::move(router));
   ASSERT_TRUE(server.ok());
-  EXPECT_EQ(testing::HttpGet((*server)->port(), "/version").status, 200);
+  metrics_.AttachHttp(server->get());
+  testing::RawClient client((*server)->port());
+  client.Send("GET /version HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(client.Read().status, 200);
+  Look();
+  metrics_.AttachHttp(nullptr);
   server->reset();
   Look();
 

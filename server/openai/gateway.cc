@@ -17,7 +17,6 @@
 #include "server/openai/responses_format.h"
 #include "server/openai/tokenize_body.h"
 #include "server/request_id.h"
-#include "server/request_id.h"
 
 namespace hgrn2 {
 namespace {

@@ -69,6 +69,7 @@ absl::StatusOr<Directive> ParseDirective(std::string_view format, size_t* pos) {
   }
   if (*pos >= format.size()) return Fail("a format ends within a directive");
   d.type = format[(*pos)++];
+  if (static_cast<unsigned char>(d.type) >= 0x80) return Fail("a format's directive is not ASCII");
   return d;
 }
 

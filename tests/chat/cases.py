@@ -180,6 +180,7 @@ after
 {{ '%d' % 'x' }}
 {{ '%s %s' % ('x',) }}
 {{ [].x }}|{{ 1 .x }}
+{{ '%és %s' % ('x',) }}
 {{ [1,2]|map('odd') }}
 {{ {'a': 1}|tojson(indent=0) }}|{{ [x_dict, x_list]|tojson(indent=1, sort_keys=true) }}
 {{ missing is string }}|{{ missing is none }}|{{ missing == none }}|{{ missing == missing2 }}|{{ missing != 1 }}|{{ missing ~ 'x' }}|{{ missing|upper }}|{{ missing|trim }}|{{ missing|join }}|{{ missing|string }}|{{ not missing }}|{{ missing is iterable }}

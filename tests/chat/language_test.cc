@@ -86,6 +86,18 @@ TEST(ChatLanguage, RaiseExceptionKeepsItsWords) {
   EXPECT_EQ(ToStd(text.status().message()), "Roles must alternate");
 }
 
+// Found by fuzzing: half a character in an error's text.
+TEST(ChatLanguage, ErrorsAreValidUtf8) {
+  for (const char* source : {"{{ '%\u00e9s' % 1 }}", "{{ '%\u00e9' | format(1) }}",
+                             "{{ 1 \u00e9 }}", "{{ missing.\u00e9 }}"}) {
+    const auto compiled = ChatTemplate::Compile(source, "t");
+    const auto text = compiled.ok() ? (*compiled)->Render(Json::object()) : compiled.status();
+    ASSERT_FALSE(text.ok()) << source;
+    EXPECT_NO_THROW(static_cast<void>(Json(std::string(ToStd(text.status().message()))).dump()))
+        << source;
+  }
+}
+
 // A template that asks whether a function is there may call it then.
 TEST(ChatLanguage, UnknownFunctionsMayBeAskedFor) {
   EXPECT_EQ(CompileError("{% if now is defined %}{{ now() }}{% endif %}"), "");

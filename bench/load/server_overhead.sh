@@ -38,8 +38,13 @@ python3 - "$before" "$after" "$(getconf CLK_TCK)" "$work/report.json" <<'PY'
 import json, sys
 before, after, hertz = (float(x) for x in sys.argv[1:4])
 report = json.load(open(sys.argv[4]))
+def find(tree, key):
+    if key in tree:
+        return tree[key]
+    return next((v for v in (find(t, key) for t in tree.values() if isinstance(t, dict)) if v), 0)
 tokens = report["total_output_tokens"] if "total_output_tokens" in report else report["total_output"]
 seconds = (after - before) / hertz
 print(f"{report['completed']} requests, {tokens} tokens, {report['output_throughput']:.0f} tokens/s; "
-      f"server CPU {seconds:.2f} s: {seconds / tokens * 1e6:.1f} us per streamed token")
+      f"server CPU {seconds:.2f} s: {seconds / tokens * 1e6:.1f} us per streamed token, "
+      f"{find(report, 'tokens_per_message'):.2f} tokens per message")
 PY

@@ -123,7 +123,7 @@ def main():
             failures += 1
             if failures <= 40:
                 print(f"FAILED {name}\n  {template[:300]!r}\n  Jinja2: {expected}\n  ours:   {actual}")
-        elif not name.startswith("random") or len(recorded) < 1200:
+        elif expected.get("text") == actual.get("text") and (not name.startswith("random") or len(recorded) < 1200):
             recorded.append([name, template, variables, expected.get("text")])
     print(f"{len(jobs)} templates, {texts} of them with a text, {failures} differ")
     if options.record and not failures:

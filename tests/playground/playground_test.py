@@ -87,6 +87,11 @@ class Playground(unittest.TestCase):
         for name, value in values.items():
             self.page.run(f"document.getElementById({json.dumps(name)}).value = {json.dumps(str(value))}")
 
+    def start_endless(self):
+        """Sets the parameters of an answer that only ends when it is stopped."""
+        self.set(max_tokens=1000000)
+        self.page.run("document.getElementById('ignore_eos').checked = true")
+
     def wait_end(self):
         self.page.wait("!running && document.getElementById('reason')", "the end of the answer")
 
@@ -140,7 +145,8 @@ class Playground(unittest.TestCase):
         self.assertEqual(self.text(), first)
 
     def test_stop_cancels_on_the_server(self):
-        self.set(prompt="Once", max_tokens=100000)
+        self.set(prompt="Once")
+        self.start_endless()
         self.page.click("#go")
         self.page.wait("document.querySelectorAll('.tok').length > 5")
         self.assertGreaterEqual(self.server.running(), 1)
@@ -223,7 +229,8 @@ class Playground(unittest.TestCase):
 
     def test_live_panel_moves(self):
         self.page.wait("document.getElementById('live-slots').textContent.includes('/')")
-        self.set(prompt="Long ago", max_tokens=100000)
+        self.set(prompt="Long ago")
+        self.start_endless()
         self.page.click("#go")
         self.page.wait("parseFloat(document.getElementById('live-rate').textContent) > 0", "tokens/s")
         self.page.wait("parseFloat(document.getElementById('live-batch').textContent) >= 1", "batch size")
@@ -270,7 +277,7 @@ class Playground(unittest.TestCase):
         self.wait_end()
         self.assertTrue(self.tokens() == 16 or self.reason() == "stop", (self.tokens(), self.reason()))
         # Stop by Escape.
-        self.set(max_tokens=100000)
+        self.start_endless()
         page.run("document.getElementById('prompt').focus()")
         page.press("Enter", control=True)
         page.wait("document.querySelectorAll('.tok').length > 3")

@@ -116,6 +116,18 @@ Json ClientJson(const RunResult& result) {
           {"send_lag_max_ms", static_cast<double>(result.recorder.send_lag.Max()) / kNanosPerMs}};
 }
 
+// Tokens received per second while requests were being sent, in whole seconds. Without the time in
+// which the last answers only end, which the rates of the whole run have in them.
+Json SteadyOutputThroughput(const RunResult& result) {
+  const auto begin = static_cast<size_t>(std::ceil(result.sending_begin_s));
+  const auto end = static_cast<size_t>(std::max(0.0, std::floor(result.sending_end_s)));
+  if (end <= begin) return nullptr;  // too short to say
+  uint64_t tokens = 0;
+  const auto& seconds = result.recorder.seconds;
+  for (size_t i = begin; i < std::min(end, seconds.size()); ++i) tokens += seconds[i].tokens;
+  return static_cast<double>(tokens) / static_cast<double>(end - begin);
+}
+
 void AddPeaks(const std::vector<SecondStats>& seconds, Json* json) {
   uint64_t tokens = 0;
   uint32_t in_flight = 0;
@@ -136,6 +148,7 @@ Json DetailsJson(const RunResult& result, const RunDescription& d) {
             {"goodput", d.goodput},
             {"good", r.good},
             {"stopped", result.stopped},
+            {"steady_output_throughput", SteadyOutputThroughput(result)},
             {"warmup_requests", r.warmup},
             {"cancelled", r.cancelled},
             {"deadline_exceeded", r.deadline},
@@ -260,6 +273,10 @@ std::string FormatTable(const Json& run) {
     line("Good requests (%):", fmt::format("{:.2f}", extra.at("good_share").get<double>() * 100));
   }
   number("output_throughput", "Output token throughput (tok/s):");
+  if (!extra.at("steady_output_throughput").is_null()) {
+    line("  while sending (tok/s):",
+         fmt::format("{:.2f}", extra.at("steady_output_throughput").get<double>()));
+  }
   number("max_output_tokens_per_s", "Peak output token throughput (tok/s):");
   number("max_concurrent_requests", "Peak concurrent requests:");
   number("total_token_throughput", "Total token throughput (tok/s):");

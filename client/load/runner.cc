@@ -136,6 +136,7 @@ std::optional<PlannedRequest> Runner::TakeNext() {
     ++sessions_started_;
   } else {
     exhausted_ = true;
+    sending_end_ = Now();
   }
   return plan;
 }
@@ -150,7 +151,10 @@ void Runner::Pace() {
   auto give_up = SteadyClock::time_point::max();
   const int64_t sending_end = ToNanos(options_.warmup_s + options_.duration_s);
   while ((next || active_sessions_ > 0) && !stopping_) {
-    if (options_.duration_s > 0 && Now() >= sending_end && !next) exhausted_ = true;
+    if (options_.duration_s > 0 && Now() >= sending_end && !next && !exhausted_) {
+      exhausted_ = true;
+      sending_end_ = Now();
+    }
     if (exhausted_ && give_up == SteadyClock::time_point::max()) {
       give_up = SteadyClock::now() + std::chrono::nanoseconds(ToNanos(options_.drain_s));
     }
@@ -209,7 +213,7 @@ void Runner::StartTurn(std::unique_lock<std::mutex>* lock) {
 // Ends what is still going on. No-op when nothing is.
 void Runner::Abort() {
   std::unique_lock lock(mu_);
-  exhausted_ = true;
+  if (!std::exchange(exhausted_, true)) sending_end_ = Now();
   if (active_sessions_ == 0) return;
   stopping_ = true;
   active_sessions_ -= static_cast<int64_t>(later_.size());
@@ -430,6 +434,11 @@ RunResult Runner::Collect() {
   const Recorder& r = result.recorder;
   if (r.window_end > r.window_begin) {
     result.duration_s = static_cast<double>(r.window_end - r.window_begin) * 1e-9;
+  }
+  result.sending_begin_s = options_.warmup_s;
+  result.sending_end_s = static_cast<double>(sending_end_) * 1e-9;
+  if (options_.duration_s > 0) {
+    result.sending_end_s = std::min(result.sending_end_s, options_.warmup_s + options_.duration_s);
   }
   result.stopped = stopping_;
   return result;

@@ -50,7 +50,11 @@ struct RunResult {
   std::chrono::steady_clock::time_point started{};  // time 0
   double started_unix = 0;                          // wall-clock seconds of time 0
   double duration_s = 0;  // window of measurement: first intended send to last end
-  bool stopped = false;   // by Stop
+  // When requests were being sent, after the warm-up: seconds since time 0. Until the last send, or
+  // the end of the time to send.
+  double sending_begin_s = 0;
+  double sending_end_s = 0;
+  bool stopped = false;  // by Stop
 };
 
 // What a progress display shows; read while the run goes on.
@@ -121,6 +125,7 @@ class Runner {
   int64_t active_sessions_ = 0;  // started, with a call in flight or a turn to come
   bool exhausted_ = false;       // no new session is to be started
   uint64_t never_sent_ = 0;      // held back until the run was given up
+  int64_t sending_end_ = 0;      // when exhausted_ became true
 
   std::atomic<bool> stopping_{false};
   std::atomic<uint64_t> next_shard_{0};

@@ -185,6 +185,24 @@ TEST(LoadRun, DurationEndsAClosedLoop) {
   for (const RequestRecord& r : result.recorder.records) EXPECT_LT(r.intended, 600'000'000);
 }
 
+// Rates over the whole run have the last answers' end in them, and not the tokens of the warm-up's
+// requests; the rate while sending has neither fault.
+TEST(LoadRun, TheRateWhileSendingIsTheServers) {
+  // Ten tokens a second each; the first request takes the whole run.
+  ScriptedServer server([](const auto& request, SteadyTime) {
+    std::vector<double> at;
+    for (int i = 1; i <= (SessionOf(request) == 0 ? 50 : 10); ++i) at.push_back(0.1 * i);
+    return Tokens(at);
+  });
+  LoadOptions s = MakeLoadOptions({server.address()});
+  s.runner.max_concurrency = 4;
+  s.runner.warmup_s = 1;
+  s.runner.duration_s = 3;
+  const auto json = ToJson(RunLoad(s), {});
+  EXPECT_NEAR(json["hgrn2"]["steady_output_throughput"].get<double>(), 40, 3);
+  EXPECT_LT(json["output_throughput"].get<double>(), 36);
+}
+
 TEST(LoadRun, ServerQueueTimeIsReported) {
   ScriptedServer server([](const auto&, SteadyTime) {
     Script script = Tokens({0.01});

@@ -137,6 +137,8 @@ absl::StatusOr<Json> ParseRequestBody(std::string_view text) {
     return MakeStatus(absl::StatusCode::kInvalidArgument, "the request's body: {}", what);
   };
   if (text.empty()) return fail("is empty, a JSON object is needed");
+  // The library takes a zero byte for the end of the text.
+  if (text.find('\0') != std::string_view::npos) return fail("has a zero byte");
   Builder builder;
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) return fail(builder.fault());
   Json json = builder.Take();

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -40,7 +42,35 @@ class HttpServerTest : public ::testing::Test {
                    responder->Send(std::move(response));
                    responder->Send({});  // ignored
                  });
+                 later_started_ = true;
                });
+    router.Add("GET", "/stream", [](const HttpRequest&, std::shared_ptr<HttpResponder> responder) {
+      HttpResponse head;
+      head.content_type = "text/event-stream";
+      head.body = "one ";
+      responder->Begin(std::move(head));
+      responder->Write("two ");
+      responder->Write("");  // would end a chunked answer if it were sent
+      responder->Write("three");
+      responder->Finish();
+      responder->Write("ignored");
+    });
+    router.Add("GET", "/cut", [](const HttpRequest&, std::shared_ptr<HttpResponder> responder) {
+      HttpResponse head;
+      head.body = "half";
+      responder->Begin(std::move(head));
+    });
+    router.Add("GET", "/held",
+               [this](const HttpRequest&, std::shared_ptr<HttpResponder> responder) {
+                 responder->Listen(listener_);
+                 MutexLock lock(&mu_);
+                 held_ = std::move(responder);
+               });
+    router.Add("GET", "/things/{name}", Immediately([](const HttpRequest& request) {
+                 HttpResponse response;
+                 response.body = PathTail("/things/{name}", request.path);
+                 return response;
+               }));
     router.Add("GET", "/dropped", [](const HttpRequest&, std::shared_ptr<HttpResponder>) {});
     HttpServerOptions options;
     options.host = "127.0.0.1";
@@ -65,7 +95,32 @@ class HttpServerTest : public ::testing::Test {
     return Request("GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
   }
 
+  struct CountingListener : HttpStreamListener {
+    void OnWritten() override { ++written; }
+    void OnPeerGone() override { ++gone; }
+    std::atomic<int> written{0};
+    std::atomic<int> gone{0};
+  };
+  static bool Eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 2000 && !condition(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return condition();
+  }
+
+  std::shared_ptr<HttpResponder> WaitForHeld() {
+    Eventually([this] {
+      MutexLock lock(&mu_);
+      return held_ != nullptr;
+    });
+    MutexLock lock(&mu_);
+    return std::move(held_);
+  }
+
   Mutex mu_;
+  std::atomic<bool> later_started_{false};
+  std::shared_ptr<CountingListener> listener_ = std::make_shared<CountingListener>();
+  std::shared_ptr<HttpResponder> held_ ABSL_GUARDED_BY(mu_);
   std::vector<std::pair<std::string, int>> answered_ ABSL_GUARDED_BY(mu_);
   std::thread later_;
   std::unique_ptr<HttpServer> server_;
@@ -138,6 +193,112 @@ TEST_F(HttpServerTest, AnswersFromOtherThreadsAndDroppedRequests) {
   Start();
   EXPECT_EQ(Get("/later").status, 200);
   EXPECT_EQ(Get("/dropped").status, 500);
+}
+
+TEST_F(HttpServerTest, StreamedAnswers) {
+  Start();
+  RawClient client(server_->port());
+  const std::string get = "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n";
+  client.Send(get + get + "GET /stream HTTP/1.0\r\n\r\n");
+  for (int i = 0; i < 2; ++i) {
+    const HttpReply reply = client.Read();
+    EXPECT_EQ(reply.headers.at("transfer-encoding"), "chunked");
+    EXPECT_EQ(reply.body, "one two three");
+    EXPECT_TRUE(client.whole());
+  }
+  const HttpReply old = client.Read();
+  EXPECT_FALSE(old.headers.contains("transfer-encoding"));
+  EXPECT_EQ(old.body, "one two three");
+}
+
+TEST_F(HttpServerTest, AStreamThatIsDroppedIsCutOff) {
+  Start();
+  RawClient client(server_->port());
+  client.Send("GET /cut HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(client.ReadHead().status, 200);
+  EXPECT_EQ(client.ReadChunk(), "half");
+  EXPECT_EQ(client.ReadChunk(), "");
+  EXPECT_FALSE(client.whole());
+}
+
+TEST_F(HttpServerTest, ListenersHearOfWritesAndOfTheEnd) {
+  Start();
+  auto client = std::make_unique<RawClient>(server_->port());
+  client->Send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto held = WaitForHeld();
+  ASSERT_NE(held, nullptr);
+  held->Begin({});
+  EXPECT_TRUE(Eventually([&] { return listener_->written == 1; }));
+  held->Write("x");
+  EXPECT_TRUE(Eventually([&] { return listener_->written == 2; }));
+  EXPECT_EQ(server_->num_connections(), 1);
+  EXPECT_EQ(listener_->gone, 0);
+  client.reset();
+  EXPECT_TRUE(Eventually([&] { return listener_->gone == 1; }));
+  held->Write("into the void");
+  held->Finish();
+  EXPECT_TRUE(Eventually([&] { return server_->num_connections() == 0; }));
+}
+
+TEST_F(HttpServerTest, AClientThatTakesNothingIsLetGo) {
+  Start(
+      [](HttpServerOptions* options) { options->write_timeout = std::chrono::milliseconds(200); });
+  RawClient client(server_->port());
+  client.ShrinkReceiveBuffer();
+  client.Send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
+  const auto held = WaitForHeld();
+  ASSERT_NE(held, nullptr);
+  held->Begin({});
+  held->Write(std::string(64 << 20, 'x'));
+  EXPECT_TRUE(Eventually([&] { return listener_->gone == 1; }));
+}
+
+TEST_F(HttpServerTest, ContinueIsSaidBeforeTheBody) {
+  Start();
+  RawClient client(server_->port());
+  client.Send(
+      "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: a\r\nExpect: 100-continue\r\n"
+      "Content-Length: 5\r\n\r\n");
+  EXPECT_EQ(client.ReadHead().status, 100);
+  client.Send("hello");
+  EXPECT_EQ(client.Read().body, "hello");
+}
+
+TEST_F(HttpServerTest, OptionsAndPathsWithATail) {
+  Start();
+  const HttpReply options = Request("OPTIONS /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+  EXPECT_EQ(options.status, 204);
+  EXPECT_EQ(options.headers.at("allow"), "POST, OPTIONS");
+  EXPECT_FALSE(options.headers.contains("access-control-allow-origin")) << "CORS is off";
+  EXPECT_EQ(Request("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").status, 204);
+  EXPECT_EQ(Get("/things/a/b%20c%zz").body, "a/b c%zz");
+  EXPECT_EQ(Get("/things/").status, 404);
+  EXPECT_EQ(Get("/things/{name}").status, 200);
+}
+
+TEST_F(HttpServerTest, SeveralThreads) {
+  Start([](HttpServerOptions* options) { options->num_threads = 3; });
+  std::vector<std::thread> clients;
+  std::atomic<int> good{0};
+  for (int i = 0; i < 12; ++i) {
+    clients.emplace_back([&] {
+      for (int n = 0; n < 10; ++n) good += Get("/stream").body == "one two three";
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(good, 120);
+  EXPECT_TRUE(Eventually([&] { return server_->num_connections() == 0; }));
+}
+
+TEST_F(HttpServerTest, ADrainWaitsForAnswers) {
+  Start();
+  RawClient client(server_->port());
+  client.Send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+  ASSERT_TRUE(Eventually([&] { return later_started_.load(); }));
+  EXPECT_TRUE(server_->Drain(std::chrono::seconds(10)));
+  const HttpReply reply = client.Read();
+  EXPECT_EQ(reply.status, 200);
+  EXPECT_EQ(reply.headers.at("connection"), "close");
 }
 
 TEST_F(HttpServerTest, LimitsOfHeaderAndBody) {

@@ -160,7 +160,7 @@ class Page:
 
     def move(self, selector, index=0):
         x, y = self.run(f"""(() => {{ const e = document.querySelectorAll({json.dumps(selector)})[{index}];
-            e.scrollIntoView({{block: 'center'}}); const r = e.getClientRects()[0];
+            e.scrollIntoView({{block: 'center'}}); const r = [...e.getClientRects()].sort((a, b) => b.width - a.width)[0];
             return [r.left + r.width / 2, r.top + r.height / 2]; }})()""")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         return x, y

@@ -124,8 +124,14 @@ class EveryValuesFile(unittest.TestCase):
         for _, _, template in self.each_workload():
             container = template["spec"]["containers"][0]
             ports = {p["name"]: p["containerPort"] for p in container["ports"]}
+            # Kubernetes' gRPC probes speak no TLS.
+            tls = any(a.startswith("--grpc-tls-cert=") for a in container["args"])
             for probe in ("startupProbe", "readinessProbe"):
-                self.assertEqual(container[probe]["grpc"], {"port": ports["grpc"], "service": "hgrn2.v1.Inference"})
+                if tls:
+                    self.assertEqual(container[probe]["httpGet"], {"path": "/ready", "port": "http"})
+                    self.assertNotIn("grpc", container[probe])
+                else:
+                    self.assertEqual(container[probe]["grpc"], {"port": ports["grpc"], "service": "hgrn2.v1.Inference"})
             # Liveness by gRPC health would restart a pod that drains.
             self.assertNotIn("grpc", container["livenessProbe"])
             self.assertEqual(container["livenessProbe"]["httpGet"], {"path": "/health", "port": "http"})
@@ -251,6 +257,7 @@ class Values(unittest.TestCase):
             ({"model": {"source": "pvc"}}, "claimName"),
             ({"model": {"path": "../etc"}}, "path"),
             ({"gpu": {"enabled": True}}, "holds no model"),
+            ({"server": {"tls": {"verifyClients": True}}}, "secretName"),
             ({"replicas": 3}, "replicas"),
             ({"workload": {"kind": "DaemonSet"}}, "kind"),
             ({"model": {"servedName": "a"}, "server": {"flags": {"served-model-name": "b"}}}, "served-model-name"),
@@ -269,11 +276,28 @@ class Values(unittest.TestCase):
     def test_schema_knows_the_servers_flags(self):
         schema = json.loads((CHART / "values.schema.json").read_text())
         offered = set(schema["properties"]["server"]["properties"]["flags"]["properties"])
-        container = only(render({})["Deployment"])["spec"]["template"]["spec"]["containers"][0]
+        secrets = {"tls": {"secretName": "tls", "verifyClients": True}, "apiKeys": {"secretName": "keys"}}
+        container = only(render({"server": secrets})["Deployment"])["spec"]["template"]["spec"]["containers"][0]
         decided = {a[2:].split("=")[0] for a in container["args"]}
         self.assertEqual(offered & decided, set())
-        # What the server has beyond these: not settings.
-        self.assertEqual(server_flags() - offered - decided, server_flags() & {"help", "version", "config"})
+        # What the server has beyond these is no setting, or would show a secret in the pod's command line.
+        self.assertEqual(server_flags() - offered - decided - {"help", "version"}, {"config", "grpc-api-key", "http-api-key"})
+
+    def test_secrets_are_mounted_where_the_flags_point(self):
+        secrets = {"tls": {"secretName": "a-tls", "verifyClients": True}, "apiKeys": {"secretName": "a-keys", "key": "k"}}
+        pod = only(render({"server": secrets})["Deployment"])["spec"]["template"]["spec"]
+        container = pod["containers"][0]
+        flags = dict(a[2:].split("=", 1) for a in container["args"])
+        volumes = {v["name"]: v for v in pod["volumes"]}
+        mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+        for flag, secret, name in (("grpc-tls-cert", "a-tls", "tls.crt"), ("grpc-tls-key", "a-tls", "tls.key"),
+                                   ("grpc-tls-client-ca", "a-tls", "ca.crt"), ("grpc-api-key-file", "a-keys", "api-keys"),
+                                   ("http-api-key-file", "a-keys", "api-keys")):
+            folder, file = flags[flag].rsplit("/", 1)
+            self.assertEqual(file, name)
+            self.assertTrue(mounts[folder]["readOnly"])
+            self.assertEqual(volumes[mounts[folder]["name"]]["secret"]["secretName"], secret)
+        self.assertEqual(volumes["api-keys"]["secret"]["items"], [{"key": "k", "path": "api-keys"}])
 
     def test_documentation_has_every_runbook(self):
         text = (harness.ROOT / "docs/operations.md").read_text()

@@ -91,6 +91,17 @@ app.kubernetes.io/part-of: hgrn2-server
   "grpc-max-connection-age" (int .Values.server.maxConnectionAge)
   "grpc-max-connection-age-grace" (int .Values.server.maxConnectionAgeGrace) -}}
 {{- with .Values.model.servedName }}{{ $_ := set $own "served-model-name" . }}{{ end -}}
+{{- if .Values.server.tls.secretName -}}
+{{- $_ := set $own "grpc-tls-cert" "/etc/hgrn2/tls/tls.crt" -}}
+{{- $_ := set $own "grpc-tls-key" "/etc/hgrn2/tls/tls.key" -}}
+{{- if .Values.server.tls.verifyClients }}{{ $_ := set $own "grpc-tls-client-ca" "/etc/hgrn2/tls/ca.crt" }}{{ end -}}
+{{- else if .Values.server.tls.verifyClients -}}
+{{- fail "server.tls.verifyClients needs server.tls.secretName" -}}
+{{- end -}}
+{{- if .Values.server.apiKeys.secretName -}}
+{{- $_ := set $own "grpc-api-key-file" "/etc/hgrn2/keys/api-keys" -}}
+{{- $_ := set $own "http-api-key-file" "/etc/hgrn2/keys/api-keys" -}}
+{{- end -}}
 {{- if and .Values.gpu.enabled (gt (int .Values.gpu.count) 1) -}}
 {{- $devices := list -}}
 {{- range $i := until (int .Values.gpu.count) }}{{ $devices = append $devices (printf "cuda:%d" $i) }}{{ end -}}

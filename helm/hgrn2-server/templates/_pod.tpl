@@ -70,11 +70,19 @@ spec:
         - {name: http, containerPort: {{ .Values.server.httpPort }}, protocol: TCP}
       # The ports open when the model is loaded.
       startupProbe:
+        {{- if .Values.server.tls.secretName }}
+        httpGet: {path: /ready, port: http}
+        {{- else }}
         grpc: {port: {{ .Values.server.grpcPort }}, service: hgrn2.v1.Inference}
+        {{- end }}
         {{- toYaml .Values.probes.startup | nindent 8 }}
       # NOT_SERVING from the first moment of a drain.
       readinessProbe:
+        {{- if .Values.server.tls.secretName }}
+        httpGet: {path: /ready, port: http}
+        {{- else }}
         grpc: {port: {{ .Values.server.grpcPort }}, service: hgrn2.v1.Inference}
+        {{- end }}
         {{- toYaml .Values.probes.readiness | nindent 8 }}
       # The engine's heartbeat, whatever the load. Not gRPC health: that is NOT_SERVING during a drain,
       # and a pod that drains must not be restarted.
@@ -98,12 +106,29 @@ spec:
         {{- toYaml $resources | nindent 8 }}
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
+        {{- if .Values.server.tls.secretName }}
+        - {name: tls, mountPath: /etc/hgrn2/tls, readOnly: true}
+        {{- end }}
+        {{- if .Values.server.apiKeys.secretName }}
+        - {name: api-keys, mountPath: /etc/hgrn2/keys, readOnly: true}
+        {{- end }}
         {{- if ne .Values.model.source "embedded" }}
         - {name: models, mountPath: /models, readOnly: true}
         {{- end }}
   volumes:
     - name: tmp
       emptyDir: {sizeLimit: 256Mi}
+    {{- with .Values.server.tls.secretName }}
+    - name: tls
+      secret: {secretName: {{ . }}, defaultMode: 0440}
+    {{- end }}
+    {{- if .Values.server.apiKeys.secretName }}
+    - name: api-keys
+      secret:
+        secretName: {{ .Values.server.apiKeys.secretName }}
+        defaultMode: 0440
+        items: [{key: {{ .Values.server.apiKeys.key }}, path: api-keys}]
+    {{- end }}
     {{- if eq .Values.model.source "pvc" }}
     - name: models
       persistentVolumeClaim:

@@ -55,6 +55,14 @@ struct FakeRequest : public RequestControl {
 
 class FakeFrontend : public Frontend {
  public:
+  // A real request lets go of its handler when it ends, which breaks the cycle of both.
+  ~FakeFrontend() override {
+    MutexLock lock(&mu_);
+    for (const auto& request : requests_) {
+      request->handler.reset();
+      request->score_handler.reset();
+    }
+  }
   absl::StatusOr<std::shared_ptr<RequestControl>> Generate(
       CompletionRequest request, std::shared_ptr<CompletionHandler> handler) override {
     RETURN_IF_ERROR(refuse);

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Compares the chat template engine with Jinja2, set up as `transformers` does.
 
-  differential_test.py --cli BUILD/bin/chat_cli --work BUILD/chat-venv [--count 4000] [--record FILE]
+  differential_test.py --cli BUILD/bin/chat_cli [--count 4000] [--record FILE]
 
---record writes the vectors that vectors_test.cc checks where there is no Jinja2. Exits with 77 (skipped)
-where the package registry cannot be reached.
+--record writes the vectors that vectors_test.cc checks where there is no Jinja2. Needs the packages of
+requirements.txt: ctest runs it through tests/deploy/run_in_venv.sh.
 """
 import argparse
 import copy
@@ -14,29 +14,8 @@ import os
 import pathlib
 import subprocess
 import sys
-import venv
 
-PACKAGES = ["jinja2==3.1.6"]
-SKIPPED = 77
 NOW = 1721988000  # 2024-07-26 10:00 UTC
-
-
-def reexec_in_venv(work):
-    python = work / "bin/python"
-    marker = work / "installed"
-    if not marker.exists() or marker.read_text() != str(PACKAGES):
-        try:
-            venv.create(work, with_pip=True, clear=True)
-        except (subprocess.CalledProcessError, OSError, SystemExit) as error:
-            print(f"skipped: no virtual environment can be made here: {error}")
-            sys.exit(SKIPPED)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--retries", "1"]
-        done = subprocess.run(pip + PACKAGES, capture_output=True, text=True)
-        if done.returncode != 0:
-            print("skipped: the package registry cannot be reached:", (done.stderr.strip() or "?").splitlines()[-1])
-            sys.exit(SKIPPED)
-        marker.write_text(str(PACKAGES))
-    os.execv(python, [str(python), __file__, "--inside", *sys.argv[1:]])
 
 
 def make_environment():
@@ -96,13 +75,9 @@ def same(expected, actual, template):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cli", required=True)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--record", type=pathlib.Path)
-    parser.add_argument("--inside", action="store_true")
     options = parser.parse_args()
-    if not options.inside:
-        reexec_in_venv(options.work)
     import cases
 
     jobs = [*cases.model_cases(), *cases.language_cases(), *cases.random_cases(options.count)]

@@ -1,47 +1,24 @@
 #!/usr/bin/env python3
 """Compares the tokenizers with the packages `tokenizers` and `sentencepiece` from the registry.
 
-  differential_test.py --cli BUILD/bin/tokenizer_cli --work BUILD/tokenizer-venv [--count 10000]
+  differential_test.py --cli BUILD/bin/tokenizer_cli --work DIRECTORY [--count 10000]
 
 Ids with and without special tokens, decoded texts, decoding of random ids, and the incremental
 detokenizer, over seeded random and nasty strings: --count of them for the forms that checkpoints
-use, --variant-count for every other variant. Exits with 77 (skipped) where the registry cannot be
-reached.
+use, --variant-count for every other variant. Needs the packages of requirements.txt: ctest runs
+it through tests/deploy/run_in_venv.sh.
 """
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
-import venv
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 DATA = ROOT / "tests/data/tokenizer"
-PACKAGES = ["tokenizers==0.23.3", "sentencepiece==0.2.3"]
-SKIPPED = 77
 # One of each published form: ByteLevel, Metaspace with byte fallback (old, and as a pre-tokenizer),
 # SentencePiece.
 MAIN_FORMS = ("embedded", "llama", "llama-new", "unigram", "bpe")
-
-
-def reexec_in_venv(work):
-    """Runs this script again in a virtual environment that has the packages."""
-    python = work / "bin/python"
-    marker = work / "installed"
-    if not marker.exists() or marker.read_text() != str(PACKAGES):
-        try:
-            venv.create(work, with_pip=True, clear=True)
-        except (subprocess.CalledProcessError, OSError, SystemExit) as error:
-            print(f"skipped: no virtual environment can be made here: {error}")
-            sys.exit(SKIPPED)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--retries", "1"]
-        done = subprocess.run(pip + PACKAGES, capture_output=True, text=True)
-        if done.returncode != 0:
-            print("skipped: the package registry cannot be reached:", (done.stderr.strip() or "?").splitlines()[-1])
-            sys.exit(SKIPPED)
-        marker.write_text(str(PACKAGES))
-    os.execv(python, [str(python), __file__, "--inside", *sys.argv[1:]])
 
 
 def ask(cli, path, requests):
@@ -121,11 +98,7 @@ def main():
     parser.add_argument("--seed", type=int, default=20240601)
     parser.add_argument("--only", default="")
     parser.add_argument("--report", type=int, default=3)
-    parser.add_argument("--inside", action="store_true")
     args = parser.parse_args()
-    if not args.inside:
-        reexec_in_venv(args.work)
-
     sys.path.insert(0, str(pathlib.Path(__file__).parent))
     import variants
 

@@ -32,13 +32,13 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
 grpc::ServerUnaryReactor* InferenceService::Complete(grpc::CallbackServerContext* call,
                                                      const v1::GenerateRequest* request,
                                                      v1::CompleteResponse* response) {
-  return CompleteCall::Start(context_, call, *request, response);
+  return UnaryCall::Launch<CompleteCall>(context_, *call, *request, response);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* call,
                                                   const v1::ScoreRequest* request,
                                                   v1::ScoreResponse* response) {
-  return ScoreCall::Start(context_, call, *request, response);
+  return UnaryCall::Launch<ScoreCall>(context_, *call, *request, response);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Tokenize(grpc::CallbackServerContext* call,

@@ -136,7 +136,7 @@ grpc::ServerUnaryReactor* KserveService::RepositoryIndex(
 grpc::ServerUnaryReactor* KserveService::ModelInfer(grpc::CallbackServerContext* call,
                                                     const inference::ModelInferRequest* request,
                                                     inference::ModelInferResponse* response) {
-  return InferCall::Start(context_, call, *request, response);
+  return UnaryCall::Launch<InferCall>(context_, *call, *request, response);
 }
 
 grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*

@@ -10,6 +10,7 @@
 #include "engine/chat/format.h"
 #include "engine/chat/json_values.h"
 #include "engine/chat/methods.h"
+#include "engine/chat/named.h"
 #include "engine/chat/operators.h"
 #include "engine/chat/text.h"
 
@@ -251,11 +252,7 @@ Result Safe(const Value& value, const Args& args, Budget* budget) {
   return String(value, args, budget);
 }
 
-struct Entry {
-  std::string_view name;
-  FilterFunction function;
-};
-constexpr Entry kFilters[] = {
+constexpr Named<FilterFunction> kFilters[] = {
     {"abs", Abs},
     {"attr", Attr},
     {"capitalize", MapText<Capitalize>},
@@ -282,9 +279,8 @@ constexpr Entry kFilters[] = {
 }  // namespace
 
 FilterFunction FindFilter(std::string_view name) {
-  const auto* const at = std::find_if(std::begin(kFilters), std::end(kFilters),
-                                      [&](const Entry& entry) { return entry.name == name; });
-  return at == std::end(kFilters) ? FindSequenceFilter(name) : at->function;
+  const FilterFunction found = FindNamed(kFilters, name);
+  return found != nullptr ? found : FindSequenceFilter(name);
 }
 
 }  // namespace hgrn2::chat

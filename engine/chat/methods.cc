@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "engine/chat/format.h"
+#include "engine/chat/named.h"
 #include "engine/chat/operators.h"
 #include "engine/chat/text.h"
 #include "engine/tokenizer/unicode.h"
@@ -14,11 +15,6 @@ namespace hgrn2::chat {
 namespace {
 
 using Method = absl::StatusOr<Value> (*)(const Value& self, const Args& args, Budget* budget);
-struct Entry {
-  std::string_view name;
-  Method method;
-};
-
 template <typename... Parts>
 absl::Status Fail(fmt::format_string<Parts...> format, Parts&&... parts) {
   return MakeStatus(absl::StatusCode::kInvalidArgument, format, std::forward<Parts>(parts)...);
@@ -341,7 +337,7 @@ absl::StatusOr<Value> Search(const Value& self, const Args& args, Budget* budget
   return Fail("index(): the value is not in the list");
 }
 
-constexpr Entry kTextMethods[] = {
+constexpr Named<Method> kTextMethods[] = {
     {"capitalize", Map<Capitalize>},
     {"casefold", Map<Lower>},
     {"center", Pad<Side::kBoth>},
@@ -382,29 +378,22 @@ constexpr Entry kTextMethods[] = {
     {"upper", Map<Upper>},
     {"zfill", Pad<Side::kZeros>},
 };
-constexpr Entry kDictMethods[] = {{"copy", Copy},
-                                  {"get", Get},
-                                  {"items", MakeView<View::kItems>},
-                                  {"keys", MakeView<View::kKeys>},
-                                  {"values", MakeView<View::kValues>}};
-constexpr Entry kListMethods[] = {
+constexpr Named<Method> kDictMethods[] = {{"copy", Copy},
+                                          {"get", Get},
+                                          {"items", MakeView<View::kItems>},
+                                          {"keys", MakeView<View::kKeys>},
+                                          {"values", MakeView<View::kValues>}};
+constexpr Named<Method> kListMethods[] = {
     {"copy", Copy}, {"count", Search<false>}, {"index", Search<true>}};
 
-template <size_t kSize>
-Method Lookup(const Entry (&entries)[kSize], std::string_view name) {
-  const auto* const at = std::find_if(std::begin(entries), std::end(entries),
-                                      [&](const Entry& entry) { return entry.name == name; });
-  return at == std::end(entries) ? nullptr : at->method;
-}
-
 Method FindMethod(const Value& value, std::string_view name) {
-  if (value.IsText()) return Lookup(kTextMethods, name);
-  if (value.dict() != nullptr) return Lookup(kDictMethods, name);
+  if (value.IsText()) return FindNamed(kTextMethods, name);
+  if (value.dict() != nullptr) return FindNamed(kDictMethods, name);
   const List* const list = value.list();
   const bool sequence =
       list != nullptr && (list->kind == List::Kind::kList || list->kind == List::Kind::kTuple ||
                           list->kind == List::Kind::kRange);
-  return sequence ? Lookup(kListMethods, name) : nullptr;
+  return sequence ? FindNamed(kListMethods, name) : nullptr;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "engine/chat/environment.h"
 #include "engine/chat/filters.h"
+#include "engine/chat/named.h"
 #include "engine/chat/operators.h"
 #include "engine/chat/tests.h"
 #include "engine/chat/text.h"
@@ -294,11 +295,7 @@ Result Extreme(const Value& value, const Args& args, Budget* budget) {
   return *best;
 }
 
-struct Entry {
-  std::string_view name;
-  FilterFunction function;
-};
-constexpr Entry kFilters[] = {
+constexpr Named<FilterFunction> kFilters[] = {
     {"dictsort", DictSort},
     {"first", First},
     {"items", Lazily<Items>},
@@ -320,11 +317,7 @@ constexpr Entry kFilters[] = {
 
 }  // namespace
 
-FilterFunction FindSequenceFilter(std::string_view name) {
-  const auto* const at = std::find_if(std::begin(kFilters), std::end(kFilters),
-                                      [&](const Entry& entry) { return entry.name == name; });
-  return at == std::end(kFilters) ? nullptr : at->function;
-}
+FilterFunction FindSequenceFilter(std::string_view name) { return FindNamed(kFilters, name); }
 
 Result GetPath(const Value& value, const Value& path, Budget* budget) {
   if (path.IsUndefined() || path.IsNone()) return value;

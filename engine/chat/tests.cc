@@ -1,10 +1,10 @@
 #include "engine/chat/tests.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "base/status.h"
 #include "engine/chat/filters.h"
+#include "engine/chat/named.h"
 #include "engine/chat/operators.h"
 #include "engine/chat/text.h"
 
@@ -89,11 +89,7 @@ Result NamesTest(const Value& value, const Args&, Budget*) {
   return value.IsText() && FindTest(value.str()) != nullptr;
 }
 
-struct Entry {
-  std::string_view name;
-  TestFunction function;
-};
-constexpr Entry kTests[] = {
+constexpr Named<TestFunction> kTests[] = {
     {"defined", Unary<IsDefined>},
     {"undefined", Unary<IsUndefinedTest>},
     {"none", Unary<IsNoneTest>},
@@ -136,10 +132,6 @@ constexpr Entry kTests[] = {
 
 }  // namespace
 
-TestFunction FindTest(std::string_view name) {
-  const auto* const at = std::find_if(std::begin(kTests), std::end(kTests),
-                                      [&](const Entry& entry) { return entry.name == name; });
-  return at == std::end(kTests) ? nullptr : at->function;
-}
+TestFunction FindTest(std::string_view name) { return FindNamed(kTests, name); }
 
 }  // namespace hgrn2::chat

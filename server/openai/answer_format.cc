@@ -85,6 +85,16 @@ void AppendUsage(const Usage& usage, std::string* out) {
                  usage.prompt_tokens + usage.completion_tokens, usage.cached_tokens);
 }
 
+void AppendStreamEnd(const AnswerInfo& info, const std::string& head, const Usage& usage,
+                     std::string* out) {
+  if (info.include_usage) {
+    out->append("data: ").append(head).append("],\"usage\":");
+    AppendUsage(usage, out);
+    out->append("}\n\n");
+  }
+  out->append("data: [DONE]\n\n");
+}
+
 void AppendFinishReason(const ChoiceDelta& delta, std::string* out) {
   if (!delta.finish_reason.has_value()) {
     out->append("null");

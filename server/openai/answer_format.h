@@ -57,6 +57,9 @@ void MergeDelta(ChoiceDelta delta, ChoiceDelta* into);
 
 // {"prompt_tokens": ..., "completion_tokens": ..., "total_tokens": ..., "prompt_tokens_details"}
 void AppendUsage(const Usage& usage, std::string* out);
+// The end of a stream of chunks that begin with `head`: the usage, if asked for, and [DONE].
+void AppendStreamEnd(const AnswerInfo& info, const std::string& head, const Usage& usage,
+                     std::string* out);
 // "stop", "length" or "abort" in quotes, or null.
 void AppendFinishReason(const ChoiceDelta& delta, std::string* out);
 // The stop text, the stop token's number, or null.

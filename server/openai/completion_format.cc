@@ -174,12 +174,7 @@ void CompletionFormat::Delta(ChoiceDelta delta, const Usage& usage, std::string*
 }
 
 void CompletionFormat::End(const Usage& usage, std::string* out) {
-  if (info_.include_usage) {
-    out->append("data: ").append(head_).append("],\"usage\":");
-    AppendUsage(usage, out);
-    out->append("}\n\n");
-  }
-  out->append("data: [DONE]\n\n");
+  AppendStreamEnd(info_, head_, usage, out);
 }
 
 }  // namespace hgrn2

@@ -78,7 +78,7 @@ double GraphMicroseconds(cudaStream_t stream, const std::function<void(int)>& la
 
 std::string Describe(const DecodeGemmShape& s) {
   char text[64];
-  std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.token_tile, s.split,
+  std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.groups * 64, s.split,
                 s.stages);
   return text;
 }
@@ -93,17 +93,12 @@ struct Bench {
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
     std::vector<DecodeGemmShape> cuts;
-    for (const int row_tile : {64, 128}) {
-      for (const int token_tile : {32, 64, 128}) {
-        if (token_tile < tokens || token_tile > std::max(tokens, 32)) continue;
-        for (const int split : {1, 2, 4}) {
-          for (const int stages : {0, 110 * 1024 / 128 / (row_tile + token_tile)}) {
-            DecodeGemmShape s;
-            s.row_tile = row_tile, s.token_tile = token_tile, s.split = split, s.stages = stages;
-            s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
-            if (s.row_tile > 0 && s.blocks() <= 400 && s.blocks() >= 32) cuts.push_back(s);
-          }
-        }
+    for (const int row_tile : {32, 64, 96, 128}) {
+      for (const int split : {1, 2, 4}) {
+        DecodeGemmShape s;
+        s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : 2;
+        s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+        if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }
     }
     return cuts;
@@ -196,6 +191,7 @@ int Main(Bench bench) {
   bench.Product("o", 2048, 2048, GemmEpilogue::kResidual);
   bench.Product("gate_up", 2 * 5632, 2048, GemmEpilogue::kSwiGlu);
   bench.Product("down", 2048, 5632, GemmEpilogue::kResidual);
+  bench.Product("head", 32000, 2048, GemmEpilogue::kStore);
   return 0;
 }
 

@@ -12,9 +12,9 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
     : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
 
 namespace {
-bool use_decode_gemm = true;
+int32_t most_decode_gemm_tokens = cuda::kMaxDecodeGemmTokens;
 }  // namespace
-void CudaForward::UseDecodeGemm(bool on) { use_decode_gemm = on; }
+void CudaForward::LimitDecodeGemm(int32_t tokens) { most_decode_gemm_tokens = tokens; }
 
 absl::Status CudaForward::Init() {
   cudaStream_t side = nullptr;
@@ -26,7 +26,7 @@ absl::Status CudaForward::Init() {
     event->reset(e);
   }
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
-  const cudaError_t own = use_decode_gemm ? cuda::InitDecodeGemm() : cudaErrorNotSupported;
+  const cudaError_t own = cuda::InitDecodeGemm();
   if (own != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(own);
   has_decode_gemm_ = own == cudaSuccess;
   return GemmStatus(gemm_.Init(buffers_.activations.gemm_workspace));
@@ -37,11 +37,16 @@ cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
   return {buffers_.ring[layer], buffers_.age, sizes_.ring_length, layer % sizes_.ring_length};
 }
 
+bool CudaForward::IsOwnProduct(const cuda::MatrixView& w, int64_t rows,
+                               cuda::GemmEpilogue epilogue) const {
+  return has_decode_gemm_ && rows <= most_decode_gemm_tokens &&
+         cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
+}
+
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
-  if (has_decode_gemm_ && cuda::PreferDecodeGemm(weight.rows, weight.cols, rows, weight.type,
-                                                 cuda::GemmEpilogue::kStore)) {
+  if (IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore)) {
     cuda::DecodeGemmParams p;
     p.weight = weight;
     p.x = x;
@@ -57,9 +62,7 @@ absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
 }
 
 bool CudaForward::LeavesScales(const cuda::MatrixView& weight, int64_t rows) const {
-  return weight.type == DType::kF8E4M3 &&
-         !(has_decode_gemm_ && cuda::PreferDecodeGemm(weight.rows, weight.cols, rows, weight.type,
-                                                      cuda::GemmEpilogue::kStore));
+  return weight.type == DType::kF8E4M3 && !IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore);
 }
 
 absl::Status CudaForward::UnscaledProduct(const cuda::MatrixView& weight, const void* x,
@@ -213,28 +216,36 @@ absl::Status CudaForward::GNorm(const StepShape& shape, int32_t layer, cudaStrea
 }
 
 bool CudaForward::IsFused(int64_t rows) const {
-  if (!has_decode_gemm_ || model_.layers[0].qfi.type != DType::kBF16) return false;
-  const auto preferred = [&](const cuda::MatrixView& w, cuda::GemmEpilogue epilogue) {
-    return cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
-  };
   const cuda::LayerView& w = model_.layers[0];
-  return preferred(w.qfi, cuda::GemmEpilogue::kStore) &&
-         preferred(w.o, cuda::GemmEpilogue::kResidual) &&
-         preferred(w.gate_up, cuda::GemmEpilogue::kSwiGlu) &&
-         preferred(w.down, cuda::GemmEpilogue::kResidual);
+  return IsOwnProduct(w.qfi, rows, cuda::GemmEpilogue::kStore) &&
+         IsOwnProduct(w.o, rows, cuda::GemmEpilogue::kResidual) &&
+         IsOwnProduct(w.gate_up, rows, cuda::GemmEpilogue::kSwiGlu) &&
+         IsOwnProduct(w.down, rows, cuda::GemmEpilogue::kResidual);
 }
 
-// Between the products: h = x attn_norm (from down, for the next layer), delta = x mlp_norm (from
-// o), neither divided by the root of x's mean square, which x_squares brings to the next product.
+absl::StatusOr<const void*> CudaForward::Quantised(const cuda::MatrixView& weight, const void* from,
+                                                   void* to, float* scale, int64_t rows,
+                                                   cudaStream_t stream) {
+  if (weight.type != DType::kF8E4M3) return from;
+  CUDA_RETURN_IF_ERROR(
+      cuda::QuantizeRows({from, DType::kBF16, to, scale, rows, weight.cols, overlap_}, stream));
+  return to;
+}
+
+// Between the products: delta = x attn_norm (from down, for the next layer) or x mlp_norm (from o),
+// neither divided by the root of x's mean square, which x_squares brings to the next product. FP8:
+// quantised into h, as the MLP's activations, in gate_up, are into act.
 absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int32_t rows = shape.padded_tokens;
-  const bool last = layer + 1 == model_.num_layers;
-  const auto product = [&](const cuda::MatrixView& weight, const void* x, bool divide) {
+  const bool last = layer + 1 == model_.num_layers, fp8 = w.qfi.type == DType::kF8E4M3;
+  const auto product = [&](const cuda::MatrixView& weight, const void* x, const float* x_scale,
+                           bool divide) {
     cuda::DecodeGemmParams p;
     p.weight = weight;
     p.x = x;
+    p.x_scale = x_scale;
     p.tokens = rows;
     p.overlap = overlap_;
     if (divide) {
@@ -244,15 +255,20 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
     }
     return p;
   };
-  const auto add = [&](cuda::DecodeGemmParams& p, const float* next_norm, void* next) {
+  const auto add = [&](cuda::DecodeGemmParams& p, const float* next_norm) {
     p.epilogue = cuda::GemmEpilogue::kResidual;
     p.residual = a.x;
     p.next_norm = next_norm;
-    p.out = next;
+    p.out = a.delta;
     p.square_sums_out = a.x_squares;
   };
-  if (layer == 0) RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, rows, stream));
-  cuda::DecodeGemmParams qfi = product(w.qfi, a.h, layer > 0);
+  const void* in = a.h;
+  if (layer == 0) {
+    RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, rows, stream));
+  } else {
+    ASSIGN_OR_RETURN(in, Quantised(w.qfi, a.delta, a.h, a.h_scale, rows, stream));
+  }
+  cuda::DecodeGemmParams qfi = product(w.qfi, in, a.h_scale, layer > 0);
   qfi.out = a.qfi;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(qfi, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
@@ -260,20 +276,22 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
 
   const bool defers = DefersGNorm(shape);
   if (!defers) RETURN_IF_ERROR(GNorm(shape, layer, stream));
-  cuda::DecodeGemmParams o = product(w.o, defers ? a.o : a.h, false);
+  cuda::DecodeGemmParams o = product(w.o, defers ? a.o : a.h, a.h_scale, false);
   if (defers) {
     o.square_sums = a.o_squares;
     o.num_square_sums = model_.d / cuda::kSumSquareGroup;
     o.eps = model_.g_norm_eps;
   }
-  add(o, w.mlp_norm, a.delta);
+  add(o, w.mlp_norm);
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(o, stream));
-  cuda::DecodeGemmParams gate_up = product(w.gate_up, a.delta, true);
+  ASSIGN_OR_RETURN(in, Quantised(w.gate_up, a.delta, a.h, a.h_scale, rows, stream));
+  cuda::DecodeGemmParams gate_up = product(w.gate_up, in, a.h_scale, true);
   gate_up.epilogue = cuda::GemmEpilogue::kSwiGlu;
-  gate_up.out = a.act;
+  gate_up.out = fp8 ? a.gate_up : a.act;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(gate_up, stream));
-  cuda::DecodeGemmParams down = product(w.down, a.act, false);
-  add(down, last ? nullptr : model_.layers[layer + 1].attn_norm, a.h);
+  ASSIGN_OR_RETURN(in, Quantised(w.down, gate_up.out, a.act, a.act_scale, rows, stream));
+  cuda::DecodeGemmParams down = product(w.down, in, a.act_scale, false);
+  add(down, last ? nullptr : model_.layers[layer + 1].attn_norm);
   return CudaStatus(cuda::DecodeGemm(down, stream), "down product");
 }
 

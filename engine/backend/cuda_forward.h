@@ -38,8 +38,8 @@ class CudaForward {
 
   cuda::ReplayRing Ring(int32_t layer) const;
 
-  // For benchmarks: off, every product goes through cuBLASLt. Of the whole process.
-  static void UseDecodeGemm(bool on);
+  // For benchmarks: products of more tokens go through cuBLASLt. Of the whole process.
+  static void LimitDecodeGemm(int32_t tokens);
 
  private:
   template <typename T>
@@ -64,6 +64,12 @@ class CudaForward {
   // cuda-step.md).
   absl::Status FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream);
   bool IsFused(int64_t rows) const;
+  bool IsOwnProduct(const cuda::MatrixView& weight, int64_t rows,
+                    cuda::GemmEpilogue epilogue) const;
+  // A product's bfloat16 input in the type that `weight` needs: `from` itself, or `to` and `scale`
+  // after quantising it. Returns the input.
+  absl::StatusOr<const void*> Quantised(const cuda::MatrixView& weight, const void* from, void* to,
+                                        float* scale, int64_t rows, cudaStream_t stream);
   // o goes into its product as the recurrence leaves it; whoever takes the product's output divides
   // by the root of o_squares.
   bool DefersGNorm(const StepShape& shape) const {

@@ -105,6 +105,17 @@ __device__ __forceinline__ void TensorLoad(uint32_t shared, const void* map, int
       : "memory");
 #endif
 }
+// The same without a policy.
+__device__ __forceinline__ void TensorLoad(uint32_t shared, const void* map, int column, int row,
+                                           uint32_t bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared),
+      "l"(map), "r"(column), "r"(row), "r"(bar)
+      : "memory");
+#endif
+}
 // Orders this thread's ordinary accesses to shared memory before later ones of the copy engine.
 __device__ __forceinline__ void AsyncProxyFence() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

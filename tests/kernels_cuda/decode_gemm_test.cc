@@ -16,28 +16,29 @@ struct Case {
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.tokens << " x " << c.cols << " -> " << c.rows << ", tile " << c.shape.row_tile
-             << " x " << c.shape.token_tile << ", split " << c.shape.split << ", stages "
+             << " x " << c.shape.groups * 64 << ", split " << c.shape.split << ", stages "
              << c.shape.stages;
 }
 
 DecodeGemmShape Tile(int rows, int tokens, int split, int stages) {
   DecodeGemmShape s;
-  s.row_tile = rows, s.token_tile = tokens, s.split = split, s.stages = stages;
+  s.row_tile = rows, s.groups = tokens / 64, s.split = split, s.stages = stages;
   return s;
 }
 
 // Awkward sizes with the chosen tiles, then every kind of cut.
-std::vector<Case> Cases() {
-  std::vector<Case> cases = {{8, 128, 64},     {1, 256, 1024},  {48, 384, 2048},  {64, 2048, 704},
-                             {128, 256, 960},  {96, 128, 4096}, {100, 1024, 192}, {32, 512, 1088},
-                             {128, 640, 1280}, {33, 320, 448},  {100, 6144, 256}, {128, 512, 2048},
-                             {17, 208, 208},   {80, 1600, 528}, {64, 1040, 2560}};
-  for (const int split : {1, 2, 4}) {
-    for (const int row_tile : {64, 128}) {
-      for (const int stages : {0, 3}) {
+std::vector<Case> Cases(GemmEpilogue epilogue) {
+  std::vector<Case> cases = {{8, 128, 64},     {1, 256, 1024},   {48, 384, 2048},  {64, 2048, 704},
+                             {128, 256, 960},  {96, 128, 4096},  {100, 1024, 192}, {32, 512, 1088},
+                             {128, 640, 1280}, {33, 320, 448},   {100, 6144, 256}, {128, 512, 2048},
+                             {17, 208, 208},   {80, 1600, 528},  {64, 1040, 2560}, {256, 640, 1280},
+                             {192, 2048, 704}, {129, 336, 4096}, {250, 6144, 192}};
+  for (const int row_tile : {32, 64, 96, 128}) {
+    if (epilogue == GemmEpilogue::kResidual && row_tile % kSquareSumRows != 0) continue;
+    for (const int split : {1, 2, 3, 4}) {
+      for (const int stages : {0, 2}) {
+        cases.push_back({31, 400, 1408, Tile(row_tile, 64, split, stages)});
         cases.push_back({100, 592, 528, Tile(row_tile, 128, split, stages)});
-        cases.push_back({50, 400, 1408, Tile(row_tile, 64, split, stages)});
-        cases.push_back({31, 400, 1408, Tile(row_tile, 32, split, stages)});
       }
     }
   }
@@ -142,7 +143,7 @@ class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<b
 };
 
 TEST_P(DecodeGemmTest, Stores) {
-  for (const Case& c : Cases()) {
+  for (const Case& c : Cases(GemmEpilogue::kStore)) {
     Problem problem(c, fp8());
     DeviceArray<__nv_bfloat16> out(c.tokens * c.rows);
     DeviceArray<float> wide(c.tokens * c.rows);
@@ -170,7 +171,7 @@ TEST_P(DecodeGemmTest, DividesByTheNorm) {
 }
 
 TEST_P(DecodeGemmTest, SwiGlu) {
-  for (const Case& c : Cases()) {
+  for (const Case& c : Cases(GemmEpilogue::kSwiGlu)) {
     Problem problem(c, fp8());
     problem.DivideByNorms(8);
     const int64_t m = c.rows / 2;
@@ -190,7 +191,7 @@ TEST_P(DecodeGemmTest, SwiGlu) {
 }
 
 TEST_P(DecodeGemmTest, AddsToTheResidual) {
-  for (const Case& c : Cases()) {
+  for (const Case& c : Cases(GemmEpilogue::kResidual)) {
     Problem problem(c, fp8());
     const auto before = Normal(c.tokens * c.rows, 6), norm = Normal(c.rows, 7);
     const int64_t parts = CeilDiv(c.rows, kSquareSumRows);
@@ -220,20 +221,22 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
 
 // A token's bits depend on the bucket alone, not on the tokens beside it.
 TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
-  const Case c = {128, 640, 1280};
-  Problem problem(c, fp8());
-  DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);
-  problem.params.out_type = DType::kF32;
-  problem.params.out = first.get();
-  ASSERT_CUDA(problem.Run());
-  const int64_t row = c.cols * (fp8() ? 1 : 2);
-  ASSERT_CUDA(cudaMemset(problem.x.bytes.get() + row, 0, (c.tokens - 2) * row));
-  problem.params.out = second.get();
-  ASSERT_CUDA(problem.Run());
-  const auto a = first.Read(), b = second.Read();
-  for (int64_t r = 0; r < c.rows; ++r) {
-    EXPECT_EQ(a[r], b[r]);
-    EXPECT_EQ(a[(c.tokens - 1) * c.rows + r], b[(c.tokens - 1) * c.rows + r]);
+  for (const int tokens : {64, 128}) {
+    const Case c = {tokens, 640, 1280};
+    Problem problem(c, fp8());
+    DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);
+    problem.params.out_type = DType::kF32;
+    problem.params.out = first.get();
+    ASSERT_CUDA(problem.Run());
+    const int64_t row = c.cols * (fp8() ? 1 : 2);
+    ASSERT_CUDA(cudaMemset(problem.x.bytes.get() + row, 0, (c.tokens - 2) * row));
+    problem.params.out = second.get();
+    ASSERT_CUDA(problem.Run());
+    const auto a = first.Read(), b = second.Read();
+    for (int64_t r = 0; r < c.rows; ++r) {
+      EXPECT_EQ(a[r], b[r]);
+      EXPECT_EQ(a[(c.tokens - 1) * c.rows + r], b[(c.tokens - 1) * c.rows + r]);
+    }
   }
 }
 

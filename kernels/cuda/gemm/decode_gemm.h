@@ -2,9 +2,10 @@
 // what stands between two products of a layer in prologue and epilogue:
 //   sum[T, rows] = x[T, cols] W[rows, cols]^T, bfloat16 or FP8 (e4m3).
 //
-// sm_90a. Weights are the 64-row operand of wgmma and the tokens its N. The kernel is meant for
-// programmatic dependent launch: it begins to stream weights, which no kernel writes, into shared
-// memory while the kernel ahead still runs. See docs/kernels/decode-gemm.md.
+// sm_90a. Tokens are the 64-row operand of wgmma and the weights' rows its N. The kernel is meant
+// for programmatic dependent launch: its blocks fit beside those of the kernel ahead and begin to
+// stream weights, which no kernel writes, while that one still runs. See docs/kernels/
+// decode-gemm.md.
 #pragma once
 
 #include "kernels/cuda/common.h"
@@ -25,10 +26,10 @@ enum class GemmEpilogue {
 
 // How a product is cut into blocks.
 struct DecodeGemmShape {
-  int row_tile = 0;    // weight rows of a block: 64 or 128; 0: not supported
-  int token_tile = 0;  // N of the instruction: 32, 64 or 128
-  int split = 1;       // 1, 2 or 4 blocks that share a tile, each with a part of the columns
-  int stages = 0;      // before CompleteDecodeGemm: the most there may be; 0: what fits
+  int row_tile = 0;  // weight rows of a block: 32, 64, 96 or 128; 0: not supported
+  int groups = 1;    // warpgroups of 64 tokens: 1 or 2
+  int split = 1;     // 1 to 4 blocks that share a tile, each with a part of the columns
+  int stages = 0;    // before CompleteDecodeGemm: the most there may be; 0: its choice
   int row_tiles = 0;
   size_t shared_bytes = 0;
 

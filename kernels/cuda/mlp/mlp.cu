@@ -77,6 +77,29 @@ __global__ void SwiGluKernel(const SwiGluParams p) {
   *reinterpret_cast<Pack<T>*>(static_cast<T*>(p.out) + row * p.m + i) = out;
 }
 
+// Writes the row's values of all threads of a block, which are in registers, in e4m3; the row's
+// scale is its maximum / 448. v[c]: the 8 values at (threadIdx.x + c * blockDim.x) * 8.
+template <int kPacks>
+__device__ __forceinline__ void StoreRowF8(const float (&v)[kPacks][8], float amax, int cols,
+                                           float* scratch, uint8_t* out, float* scale) {
+  amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
+  const float quantise = kF8Max / amax;
+  if (threadIdx.x == 0) *scale = amax / kF8Max;
+#pragma unroll
+  for (int c = 0; c < kPacks; ++c) {
+    const int i = (threadIdx.x + c * blockDim.x) * 8;
+    if (i >= cols) continue;
+    uint2 raw;
+    raw.x = __nv_fp8x4_e4m3(make_float4(v[c][0] * quantise, v[c][1] * quantise, v[c][2] * quantise,
+                                        v[c][3] * quantise))
+                .__x;
+    raw.y = __nv_fp8x4_e4m3(make_float4(v[c][4] * quantise, v[c][5] * quantise, v[c][6] * quantise,
+                                        v[c][7] * quantise))
+                .__x;
+    *reinterpret_cast<uint2*>(out + i) = raw;
+  }
+}
+
 // One block per row: values wait in registers for the row's maximum.
 template <int kPacks>
 __global__ void SwiGluF8Kernel(const SwiGluParams p) {
@@ -102,23 +125,33 @@ __global__ void SwiGluF8Kernel(const SwiGluParams p) {
 #pragma unroll
     for (int j = 0; j < 8; ++j) amax = fmaxf(amax, fabsf(v[c][j]));
   }
-  amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
-  const float quantise = kF8Max / amax;
-  if (threadIdx.x == 0) p.out_scale[row] = amax / kF8Max;
-  uint8_t* out = static_cast<uint8_t*>(p.out) + row * p.m;
+  StoreRowF8(v, amax, p.m, scratch, static_cast<uint8_t*>(p.out) + row * p.m, p.out_scale + row);
+}
+
+// Likewise, of bfloat16 rows as they are.
+template <int kPacks>
+__global__ void QuantizePacksKernel(const QuantizeRowsParams p) {
+  __shared__ float scratch[32];
+  GridDependencyLaunch();
+  GridDependencyWait();
+  using T = __nv_bfloat16;
+  const int64_t row = blockIdx.x;
+  const int cols = static_cast<int>(p.cols);
+  const T* src = static_cast<const T*>(p.src) + row * p.cols;
+  float v[kPacks][8];
+  float amax = 0;
 #pragma unroll
   for (int c = 0; c < kPacks; ++c) {
     const int i = (threadIdx.x + c * blockDim.x) * 8;
-    if (i >= p.m) continue;
-    uint2 raw;
-    raw.x = __nv_fp8x4_e4m3(make_float4(v[c][0] * quantise, v[c][1] * quantise, v[c][2] * quantise,
-                                        v[c][3] * quantise))
-                .__x;
-    raw.y = __nv_fp8x4_e4m3(make_float4(v[c][4] * quantise, v[c][5] * quantise, v[c][6] * quantise,
-                                        v[c][7] * quantise))
-                .__x;
-    *reinterpret_cast<uint2*>(out + i) = raw;
+    if (i >= cols) continue;
+    const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(src + i);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      v[c][j] = ToFloat(pack.v[j]);
+      amax = fmaxf(amax, fabsf(v[c][j]));
+    }
   }
+  StoreRowF8(v, amax, cols, scratch, static_cast<uint8_t*>(p.dst) + row * p.cols, p.scale + row);
 }
 
 template <typename S, typename D>
@@ -167,6 +200,20 @@ cudaError_t ConvertFrom(const ConvertParams& p, cudaStream_t stream) {
   }
 }
 
+constexpr int64_t kMaxRowPacks = 4096;
+
+// A block per row of `packs` times 8 values: the instance of 1, 3 or 4 packs a thread.
+template <typename Params>
+cudaError_t LaunchRows(void (*one)(Params), void (*three)(Params), void (*four)(Params),
+                       int64_t packs, const Params& p, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(p.rows));
+  if (packs <= 256) return Launch(one, grid, 256, 0, stream, p.overlap, p);
+  if (packs <= 768) return Launch(three, grid, 256, 0, stream, p.overlap, p);
+  if (packs <= 1536) return Launch(three, grid, 512, 0, stream, p.overlap, p);
+  if (packs <= kMaxRowPacks) return Launch(four, grid, 1024, 0, stream, p.overlap, p);
+  return cudaErrorInvalidValue;
+}
+
 }  // namespace
 
 cudaError_t Embed(const EmbedParams& p, cudaStream_t stream) {
@@ -187,13 +234,7 @@ cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
     if (p.type != DType::kBF16 || !p.out_scale || !p.col_scale != !p.row_scale) {
       return cudaErrorInvalidValue;
     }
-    const dim3 grid(static_cast<unsigned>(p.rows));
-    const int packs = p.m / 8;
-    if (packs <= 256) return Launch(SwiGluF8Kernel<1>, grid, 256, 0, stream, p.overlap, p);
-    if (packs <= 768) return Launch(SwiGluF8Kernel<3>, grid, 256, 0, stream, p.overlap, p);
-    if (packs <= 1536) return Launch(SwiGluF8Kernel<3>, grid, 512, 0, stream, p.overlap, p);
-    if (packs <= 4096) return Launch(SwiGluF8Kernel<4>, grid, 1024, 0, stream, p.overlap, p);
-    return cudaErrorInvalidValue;
+    return LaunchRows(SwiGluF8Kernel<1>, SwiGluF8Kernel<3>, SwiGluF8Kernel<4>, p.m / 8, p, stream);
   }
   if (p.out_type != p.type || p.col_scale) return cudaErrorInvalidValue;
   const bool f32 = p.type == DType::kF32;
@@ -221,6 +262,10 @@ cudaError_t Convert(const ConvertParams& p, cudaStream_t stream) {
 
 cudaError_t QuantizeRows(const QuantizeRowsParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
+  if (p.src_type == DType::kBF16 && p.cols % 8 == 0 && p.cols <= kMaxRowPacks * 8) {
+    return LaunchRows(QuantizePacksKernel<1>, QuantizePacksKernel<3>, QuantizePacksKernel<4>,
+                      p.cols / 8, p, stream);
+  }
   const dim3 grid(static_cast<unsigned>(p.rows));
   switch (p.src_type) {
     case DType::kF32:

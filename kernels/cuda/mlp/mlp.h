@@ -57,6 +57,7 @@ struct QuantizeRowsParams {
   float* scale = nullptr;  // [rows]
   int64_t rows = 0;
   int64_t cols = 0;
+  bool overlap = false;  // launch with PDL
 };
 cudaError_t QuantizeRows(const QuantizeRowsParams& params, cudaStream_t stream);
 

@@ -107,7 +107,8 @@ struct StepResult {
   double device_seconds = 0;  // time the device spent on the step, if known
 };
 
-// A sequence's state in host memory, self-describing: what pre-emption, forks and sessions copy.
+// A sequence's state in host memory, self-describing: what pre-emption, and forks that find too few
+// free slots, copy.
 struct StateBlob {
   std::string model_hash;
   DType dtype = DType::kF32;
@@ -160,7 +161,8 @@ class Backend {
   // Waits for the oldest pending step and takes its results.
   virtual absl::Status Collect(StepResult* result) = 0;
 
-  // State copies are ordered after every enqueued step.
+  // State copies are ordered after every enqueued step. CopyState does not wait for them. What goes
+  // on from a copy, from a blob or in the slot that was copied goes on from the same bits.
   virtual absl::Status CopyState(int32_t from_slot, int32_t to_slot) = 0;
   virtual absl::StatusOr<StateBlob> SaveState(int32_t slot) = 0;
   // FAILED_PRECONDITION if the blob is of another model; converts between state dtypes.

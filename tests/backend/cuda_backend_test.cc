@@ -106,6 +106,28 @@ TEST_F(CudaBackendTest, SaysWhyItDoesNotFit) {
   EXPECT_NE(std::string(status.message()).find("GiB"), std::string::npos) << status;
 }
 
+// So many slots that a layer of all is more than 2 GiB, which strided copies do not take.
+TEST_F(CudaBackendTest, CopiesStatesBetweenVeryManySlots) {
+  const ModelWeights weights = SmallModel(256, DType::kF32);
+  BackendOptions options;
+  options.dtype = options.state_dtype = DType::kF32;
+  options.num_slots = 4'200;  // of 512 KiB a layer
+  options.max_batched_tokens = 64;
+  auto made = MakeCudaBackend(weights, options);
+  ASSERT_TRUE(made.ok()) << made.status();
+  Backend* const backend = made->get();
+  ASSERT_EQ(backend->info().num_slots, options.num_slots);
+  const int last = options.num_slots - 1;
+  FeedForLogits(backend, 3, RandomTokens(20, weights.config.vocab_size, 1), {20});
+  const std::vector<float> state = StateOf(backend, 3);
+  ASSERT_TRUE(backend->CopyState(3, last).ok());
+  EXPECT_EQ(StateOf(backend, last), state);
+  const auto blob = backend->SaveState(last);
+  ASSERT_TRUE(blob.ok());
+  ASSERT_TRUE(backend->RestoreState(4, *blob).ok());
+  EXPECT_EQ(StateOf(backend, 4), state);
+}
+
 // What is planned is what is taken, and no more than the share that was allowed.
 TEST_F(CudaBackendTest, SlotsFillTheirShareOfTheMemory) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {

@@ -128,6 +128,7 @@ struct BackendInfo {
   int32_t max_batched_tokens = 0;
   // Steps that may be enqueued before the oldest is collected: 1 (CPU) or 2.
   int32_t pipeline_depth = 1;
+  int32_t state_replay = 1;  // tokens until a state is written; BackendOptions'
   // Prompt tokens that a step of decodes can take in without slowing them much. 0: no advice.
   int32_t prefill_tokens_beside_decodes = 0;
 };
@@ -140,10 +141,15 @@ struct BackendOptions {
   int32_t num_threads = 0;           // CPU: 0 = the CPUs this process may use (affinity, cgroup)
   // CUDA
   int32_t device_index = 0;
-  int32_t state_replay = 16;
+  int32_t state_replay = 0;  // 1: states are written at every token; 0: DefaultStateReplay
   bool fp8_weights = false;
   double memory_utilization = 0.9;
 };
+
+// What keeps logits within 5e-3 (FP8) and 1e-4 (float16) of a float32 state's (bench/RESULTS.md).
+constexpr int32_t DefaultStateReplay(DType state_dtype) {
+  return state_dtype == DType::kF8E4M3 ? 32 : 16;
+}
 
 class Backend {
  public:

@@ -115,10 +115,13 @@ class EngineImpl final : public Engine {
   absl::Status CollectOldest();
   absl::Status Apply(const PlanEntry& entry, SequenceResult& result, TimePoint now);
   absl::Status FinishPrefill(Sequence& sequence, const PlanEntry& entry);
+  absl::Status StartBranches(const Sequence& prefix, int32_t slot);
+  absl::StatusOr<StateBlob> SaveState(int32_t slot);
   void TakeToken(Sequence& sequence, TokenScore token, TimePoint now);
   void FinishChoice(Sequence& sequence, FinishReason reason, int32_t stop_token);
   void EndSequence(SequenceId id);
-  void AddSequence(std::unique_ptr<Sequence> sequence);
+  // Takes the sequence in; what the scheduler is still to be told.
+  SequenceSpec TakeSequence(std::unique_ptr<Sequence> sequence);
   void EndIfComplete(RequestHandle handle);
   void EndRequest(RequestHandle handle, const absl::Status& status);
   void AbortAll();
@@ -302,10 +305,10 @@ void EngineImpl::Start(std::unique_ptr<ActiveRequest> request) {
     return;
   }
   if (active.spec.deadline != kInfiniteFuture) deadlines_.emplace(active.spec.deadline, handle);
-  for (auto& sequence : FirstSequences(active)) AddSequence(std::move(sequence));
+  for (auto& sequence : FirstSequences(active)) scheduler_.Add(TakeSequence(std::move(sequence)));
 }
 
-void EngineImpl::AddSequence(std::unique_ptr<Sequence> sequence) {
+SequenceSpec EngineImpl::TakeSequence(std::unique_ptr<Sequence> sequence) {
   sequence->id = next_sequence_++;
   SequenceSpec spec;
   spec.id = sequence->id;
@@ -315,9 +318,9 @@ void EngineImpl::AddSequence(std::unique_ptr<Sequence> sequence) {
   spec.num_decode_steps =
       sequence->kind == SequenceKind::kChoice ? sequence->request->spec.max_tokens - 1 : 0;
   spec.needs_host_token = sequence->request->has_multi_token_bad_words;
-  scheduler_.Add(spec);
   sequence->request->sequences.push_back(sequence->id);
   sequences_.emplace(sequence->id, std::move(sequence));
+  return spec;
 }
 
 void EngineImpl::ExpireDeadlines(TimePoint now) {
@@ -326,13 +329,19 @@ void EngineImpl::ExpireDeadlines(TimePoint now) {
   }
 }
 
+absl::StatusOr<StateBlob> EngineImpl::SaveState(int32_t slot) {
+  absl::StatusOr<StateBlob> blob = backend_->SaveState(slot);
+  observer_.OnSnapshot("save", blob.ok());
+  return blob;
+}
+
 absl::Status EngineImpl::SavePreempted(const Plan& plan) {
   for (const auto& [id, slot] : plan.preempted) {
-    absl::StatusOr<StateBlob> blob = backend_->SaveState(slot);
-    observer_.OnSnapshot("save", blob.ok());
     observer_.OnPreempted();
-    if (!blob.ok()) return std::move(blob).status();
-    sequences_.at(id)->state = std::make_shared<const StateBlob>(*std::move(blob));
+    ASSIGN_OR_RETURN(StateBlob blob, SaveState(slot));
+    Sequence& sequence = *sequences_.at(id);
+    sequence.state_in_slot = false;
+    sequence.state = std::make_shared<const StateBlob>(std::move(blob));
   }
   return absl::OkStatus();
 }
@@ -341,7 +350,9 @@ absl::Status EngineImpl::SavePreempted(const Plan& plan) {
 absl::Status EngineImpl::PrepareSlot(const PlanEntry& entry, Sequence& sequence,
                                      StepSequence* step) {
   HGRN2_CHECK(sequence.pending_samples == 0, "a sequence came back before its token");
-  if (sequence.state != nullptr) {
+  if (sequence.state_in_slot) {
+    sequence.state_in_slot = false;
+  } else if (sequence.state != nullptr) {
     const absl::Status status = backend_->RestoreState(entry.slot, *sequence.state);
     observer_.OnSnapshot("restore", status.ok());
     RETURN_IF_ERROR(status);
@@ -424,17 +435,39 @@ absl::Status EngineImpl::FinishPrefill(Sequence& sequence, const PlanEntry& entr
     }
   }
   if (sequence.kind == SequenceKind::kPrefix) {
-    absl::StatusOr<StateBlob> blob = backend_->SaveState(entry.slot);
-    observer_.OnSnapshot("save", blob.ok());
-    RETURN_IF_ERROR(blob.status());
-    const auto shared = std::make_shared<const StateBlob>(*std::move(blob));
-    EndSequence(id);
-    for (auto& branch : BranchSequences(request, shared)) AddSequence(std::move(branch));
+    RETURN_IF_ERROR(StartBranches(sequence, entry.slot));
   } else if (sequence.kind == SequenceKind::kContinuation) {
     request.spec.sink->OnContinuationScores(sequence.index, std::move(sequence.scores));
     const RequestHandle handle = request.handle;
     EndSequence(id);
     EndIfComplete(handle);
+  }
+  return absl::OkStatus();
+}
+
+// The prefix, whose state is in `slot`, ends; its branches go on from there. Only what finds no
+// slot now needs a copy in host memory, and with it a wait for the steps in flight.
+absl::Status EngineImpl::StartBranches(const Sequence& prefix, int32_t slot) {
+  ActiveRequest& request = *prefix.request;
+  const SequenceId prefix_id = prefix.id;
+  std::vector<SequenceSpec> specs;
+  for (auto& branch : BranchSequences(request)) specs.push_back(TakeSequence(std::move(branch)));
+  const std::vector<int32_t> slots = scheduler_.Fork(prefix_id, specs);
+  std::erase(request.sequences, prefix_id);
+  sequences_.erase(prefix_id);
+  std::shared_ptr<const StateBlob> blob;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    Sequence& branch = *sequences_.at(specs[i].id);
+    branch.state_in_slot = slots[i] >= 0;
+    if (slots[i] < 0) {
+      if (blob == nullptr) {
+        ASSIGN_OR_RETURN(StateBlob saved, SaveState(slot));
+        blob = std::make_shared<const StateBlob>(std::move(saved));
+      }
+      branch.state = blob;
+    } else if (slots[i] != slot) {
+      RETURN_IF_ERROR(backend_->CopyState(slot, slots[i]));
+    }
   }
   return absl::OkStatus();
 }

@@ -33,6 +33,31 @@ void Scheduler::StopWaiting(const Entry& entry) {
   waiting_prompt_tokens_ -= entry.PromptLeft();
 }
 
+void Scheduler::Run(Entry& entry, int32_t slot) {
+  StopWaiting(entry);
+  entry.slot = slot;
+  running_.insert(entry.key);
+}
+
+std::vector<int32_t> Scheduler::Fork(SequenceId parent, std::span<const SequenceSpec> branches) {
+  const auto it = entries_.find(parent);
+  HGRN2_CHECK(it != entries_.end() && it->second.slot >= 0 && !branches.empty());
+  Remove(parent);  // its slot is on top of the free ones
+  for (const SequenceSpec& spec : branches) Add(spec);
+  const auto first = waiting_.find(entries_.at(branches[0].id).key);
+  const int64_t before = std::distance(waiting_.begin(), first);
+  const int64_t can_start = std::max<int64_t>(1, std::ssize(free_slots_) - before);
+  std::vector<int32_t> slots(branches.size(), -1);
+  for (int64_t i = 0; i < std::min(can_start, std::ssize(branches)); ++i) {
+    Entry& entry = entries_.at(branches[i].id);
+    slots[i] = free_slots_.back();
+    free_slots_.pop_back();
+    Run(entry, slots[i]);
+    entry.has_state = true;
+  }
+  return slots;
+}
+
 void Scheduler::Remove(SequenceId id) {
   const auto it = entries_.find(id);
   if (it == entries_.end()) return;
@@ -56,7 +81,7 @@ void Scheduler::AddToPlan(Entry& entry, int32_t num_tokens, Plan* plan) {
   plan->entries.push_back({entry.spec.id, entry.slot, num_tokens, !entry.started, prefill,
                            prefill && !entry.Prefilling()});
   plan->num_tokens += num_tokens;
-  entry.started = true;
+  entry.started = entry.has_state = true;
   entry.in_flight += 1;
   entry.last_step = step_;
 }
@@ -101,9 +126,9 @@ int32_t Scheduler::Preempt(const Entry& urgent, bool decoding_only, int64_t* bud
       continue;
     }
     const int32_t slot = victim.slot;
-    if (victim.started) plan->preempted.emplace_back(victim.spec.id, slot);
+    if (victim.has_state) plan->preempted.emplace_back(victim.spec.id, slot);
     victim.slot = -1;
-    victim.started = false;
+    victim.started = victim.has_state = false;
     Wait(victim);
     running_.erase(victim.key);
     return slot;
@@ -131,9 +156,8 @@ void Scheduler::Admit(int64_t budget, Plan* plan) {
       slot = Preempt(entry, budget <= 0, &budget, plan);
       if (slot < 0) return;
     }
-    entry.slot = slot;
-    StopWaiting(entry);
-    running = std::next(running_.insert(key).first);
+    Run(entry, slot);
+    running = running_.upper_bound(key);
     budget -= std::max<int64_t>(1, entry.PromptLeft());
   }
 }

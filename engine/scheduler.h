@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstdint>
 #include <set>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -61,7 +62,7 @@ struct PlanEntry {
   SequenceId id;
   int32_t slot;
   int32_t num_tokens;
-  bool first;         // first step in this slot: reset or restore its state
+  bool first;         // first step in this slot: its state and sampling are to be prepared
   bool prefill;       // tokens of the prompt, else one decoded token
   bool ends_prefill;  // the prompt's last chunk
 };
@@ -82,6 +83,13 @@ class Scheduler {
   // (steps run in order). No-op for an unknown id.
   void Remove(SequenceId id);
 
+  // `branches` take the place of `parent`, whose last step has been applied: the first gets its
+  // slot, the others free slots that nothing before them in order waits for. Their slots, -1 for
+  // those that wait. A branch with a slot has its state there from now on: it is saved if it is
+  // pre-empted, also before its first step. REQUIRES: parent has a slot; one branch or more, with
+  // new ids in ascending order, of the same priority and arrival.
+  std::vector<int32_t> Fork(SequenceId parent, std::span<const SequenceSpec> branches);
+
   // The next step, possibly empty. Counts its tokens as fed.
   Plan MakePlan();
   // The results of this plan's step are on the host. Plans are applied in order.
@@ -99,6 +107,7 @@ class Scheduler {
     Key key;
     int32_t slot = -1;       // >= 0: running
     bool started = false;    // had a step in this slot
+    bool has_state = false;  // the slot holds its state
     int64_t prefilled = 0;   // planned so far
     int64_t decoded = 0;     // planned so far
     int32_t in_flight = 0;   // planned and not applied
@@ -114,6 +123,7 @@ class Scheduler {
   int64_t PromptBudget(int64_t decodes) const;
   void Wait(const Entry& entry);
   void StopWaiting(const Entry& entry);
+  void Run(Entry& entry, int32_t slot);
   void Admit(int64_t budget, Plan* plan);
   void PlanDecodes(Plan* plan, int32_t* budget);
   void PlanPrefills(Plan* plan, int32_t budget);

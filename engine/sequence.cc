@@ -65,7 +65,7 @@ std::vector<std::unique_ptr<Sequence>> FirstSequences(ActiveRequest& request) {
       sequences[0]->targets = PromptTargets(spec.prompt, spec.prompt.size());
     }
   } else if (spec.prompt.size() == 1) {
-    return BranchSequences(request, nullptr);
+    return BranchSequences(request);
   } else {
     auto prefix = NewSequence(request, SequenceKind::kPrefix, 0);
     prefix->feed.assign(spec.prompt.begin(), spec.prompt.end() - 1);
@@ -77,12 +77,10 @@ std::vector<std::unique_ptr<Sequence>> FirstSequences(ActiveRequest& request) {
   return sequences;
 }
 
-std::vector<std::unique_ptr<Sequence>> BranchSequences(ActiveRequest& request,
-                                                       std::shared_ptr<const StateBlob> state) {
+std::vector<std::unique_ptr<Sequence>> BranchSequences(ActiveRequest& request) {
   std::vector<std::unique_ptr<Sequence>> branches;
   for (size_t i = 0; i < NumBranches(request.spec); ++i) {
     branches.push_back(Branch(request, static_cast<int32_t>(i), {request.spec.prompt.back()}));
-    branches.back()->state = state;
   }
   return branches;
 }

@@ -2,8 +2,9 @@
 // time.
 //
 //   one choice, or one continuation     one sequence
-//   several                             a prefix sequence feeds the prompt but its last token; its
-//                                       state is saved and every branch starts from a copy
+//   several                             a prefix sequence feeds the prompt but its last token; one
+//                                       branch goes on in its slot, the others start from copies
+//                                       of its state: in slots that are free, or in host memory
 #pragma once
 
 #include <memory>
@@ -44,14 +45,15 @@ struct Sequence {
   int32_t pending_samples = 0;     // launched and not collected
   std::vector<TokenScore> scores;  // collected
   TimePoint last_token;
-  std::shared_ptr<const StateBlob> state;  // to restore at the next first step in a slot
+  // Where the state is at the next first step in a slot: there already, in a blob, or it is zero.
+  bool state_in_slot = false;
+  std::shared_ptr<const StateBlob> state;
 };
 
 // The sequences a request begins with.
 std::vector<std::unique_ptr<Sequence>> FirstSequences(ActiveRequest& request);
 // Those that follow its prefix.
-std::vector<std::unique_ptr<Sequence>> BranchSequences(ActiveRequest& request,
-                                                       std::shared_ptr<const StateBlob> state);
+std::vector<std::unique_ptr<Sequence>> BranchSequences(ActiveRequest& request);
 
 SlotSampling MakeSlotSampling(const Sequence& sequence);
 // Adds the planned tokens of the sequence to the batch and completes `step`.

@@ -115,8 +115,10 @@ void Application::LogModel(const ModelWeights& weights) const {
       frontend_->served_model_name(), options_.model, config_.NumParameters(), config_.num_layers,
       config_.hidden_size, config_.num_heads, config_.head_dim, config_.vocab_size,
       tokenizer_ != nullptr ? "with tokenizer" : "token ids only", weights.hash);
-  LOG_INFO("device {}: dtype {}, state dtype {}, weights {:.1f} MiB", info.device, Name(info.dtype),
-           Name(info.state_dtype), MebiBytes(info.weight_bytes));
+  const std::string replay =
+      info.state_replay > 1 ? fmt::format(" (replay {})", info.state_replay) : "";
+  LOG_INFO("device {}: dtype {}, state dtype {}{}, weights {:.1f} MiB", info.device,
+           Name(info.dtype), Name(info.state_dtype), replay, MebiBytes(info.weight_bytes));
   LOG_INFO("state: {} bytes per sequence x {} slots = {:.1f} MiB", info.state_bytes_per_sequence,
            info.num_slots, MebiBytes(info.state_bytes_per_sequence * info.num_slots));
   const auto wanted = static_cast<int64_t>(options_.devices.size()) * options_.max_num_seqs;

@@ -213,9 +213,10 @@ std::vector<OptionSpec> ModelOptions() {
            {"bfloat16", DType::kBF16},
            {"fp8", DType::kF8E4M3}},
           "Type in which recurrent states are stored. auto: the device's default."),
-      Integer("state-replay", &O::state_replay, 1, 64,
+      Integer("state-replay", &O::state_replay, 0, 32,
               "CUDA: tokens kept beside a state before they are folded into it; larger values "
-              "write the state less often. 1: at every token."),
+              "write and round the state less often. 1: at every token. 0: 32 for fp8 states, 16 "
+              "for others."),
       Choice<bool>("quantization", &O::fp8_weights, {{"none", false}, {"fp8", true}},
                    "CUDA: fp8 keeps the weights of the matrix products in 8 bits."),
       Choice<LoadFormat>("load-format", &O::load_format,

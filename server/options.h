@@ -33,7 +33,7 @@ struct ServerOptions {
   bool fp8_weights = false;
   LoadFormat load_format = LoadFormat::kAuto;
   int32_t num_threads = 0;
-  int32_t state_replay = 16;
+  int32_t state_replay = 0;  // 0: the backend's, by state_dtype
   double gpu_memory_utilization = 0.9;
 
   int32_t max_num_seqs = 64;

@@ -1,7 +1,7 @@
 // Step times of the CUDA backend on dummy weights: decode by batch size and packed prefill, with
 // the share of the byte floor (or of the arithmetic) that the device's measured ceilings allow.
 //
-//   cuda_step_bench model=1.3b fp8=0 state=float16 replay=16 decode=1,8,64,256 prefill=2048,16384
+//   cuda_step_bench model=1.3b fp8=0 state=float16 replay=0 decode=1,8,64,256 prefill=2048,16384
 //   cuda_step_bench mixed=256+192,64+128        decodes beside a part of a prompt, in one step
 //   cuda_step_bench context=1000,100000         decode times after so many tokens of context
 //   cuda_step_bench decode_gemm=64              products of more tokens by cuBLASLt
@@ -267,6 +267,7 @@ int Main(Options o) {
   auto backend = MakeCudaBackend(weights, options);
   Check(backend.status());
   bench.backend = *std::move(backend);
+  bench.replay = bench.backend->info().state_replay;
   std::printf(
       "%s  model %s  weights %s  state %s  replay %d  slots %d  load %.1f s  copy %.0f GB/s\n",
       bench.backend->info().device.c_str(), o["model"].c_str(), bench.fp8 ? "fp8" : "bfloat16",
@@ -291,7 +292,7 @@ int Main(Options o) {
 int main(int argc, char** argv) {
   hgrn2::bench::Options options = {
       {"model", "1.3b"},         {"fp8", "0"},           {"state", "float16"},
-      {"replay", "16"},          {"steps", "100"},       {"decode", "1,8,64,256"},
+      {"replay", "0"},           {"steps", "100"},       {"decode", "1,8,64,256"},
       {"prefill", "2048,16384"}, {"decode_gemm", "128"}, {"layers", "0"},
       {"warm_up", "20"},         {"mixed", ""},          {"context", ""}};
   for (int i = 1; i < argc; ++i) {

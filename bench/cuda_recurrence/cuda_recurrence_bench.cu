@@ -1,7 +1,10 @@
 // Time, bandwidth and share of the byte floor of the recurrence kernels, for the 1.3B shape: 24
 // layers, d = 2048, 16 heads of 128. Every layer has its own states, so that no cache helps.
 //
-//   cuda_recurrence_bench [decode] [replay] [one] [prefill] [conv]     (nothing: all)
+//   cuda_recurrence_bench [decode] [replay] [mixed] [one] [prefill] [conv]     (nothing: all)
+//
+// mixed: replay's two ways of distributing its work, alone and beside the prefill of a short prompt
+// on another stream, launched as a step launches them.
 //
 // A decode step is a graph of 24 layers' kernels; the median of its replays. The floor is the bytes
 // that must move over the measured read bandwidth (or copy bandwidth where the state is also
@@ -11,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "kernels/cuda/common.cuh"
@@ -36,6 +40,11 @@ struct DeviceMemory {
   }
   DeviceMemory(DeviceMemory&& other) noexcept : data(other.data), bytes(other.bytes) {
     other.data = nullptr;
+  }
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept {
+    std::swap(data, other.data);
+    std::swap(bytes, other.bytes);
+    return *this;
   }
   ~DeviceMemory() { cudaFree(data); }
   template <typename T>
@@ -114,7 +123,27 @@ DeviceMemory Upload(const std::vector<T>& host) {
   return memory;
 }
 
-// Median seconds of `work`, captured as a graph and replayed.
+// Median seconds of `work` on `stream`.
+double MedianLaunched(const std::function<void(cudaStream_t)>& work, cudaStream_t stream,
+                      int replays) {
+  std::vector<cudaEvent_t> events(replays + 1);
+  for (cudaEvent_t& event : events) CHECK_CUDA(cudaEventCreate(&event));
+  for (int i = 0; i < 3; ++i) work(stream);
+  CHECK_CUDA(cudaEventRecord(events[0], stream));
+  for (int i = 0; i < replays; ++i) {
+    work(stream);
+    CHECK_CUDA(cudaEventRecord(events[i + 1], stream));
+  }
+  CHECK_CUDA(cudaStreamSynchronize(stream));
+  std::vector<float> ms(replays);
+  for (int i = 0; i < replays; ++i)
+    CHECK_CUDA(cudaEventElapsedTime(&ms[i], events[i], events[i + 1]));
+  for (cudaEvent_t event : events) CHECK_CUDA(cudaEventDestroy(event));
+  std::sort(ms.begin(), ms.end());
+  return ms[replays / 2] * 1e-3;
+}
+
+// The same, captured as a graph and replayed.
 double MedianSeconds(const std::function<void(cudaStream_t)>& work, int replays) {
   cudaStream_t stream;
   CHECK_CUDA(cudaStreamCreate(&stream));
@@ -124,24 +153,12 @@ double MedianSeconds(const std::function<void(cudaStream_t)>& work, int replays)
   work(stream);
   CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
   CHECK_CUDA(cudaGraphInstantiate(&exec, graph, 0));
-  std::vector<cudaEvent_t> events(replays + 1);
-  for (cudaEvent_t& event : events) CHECK_CUDA(cudaEventCreate(&event));
-  for (int i = 0; i < 3; ++i) CHECK_CUDA(cudaGraphLaunch(exec, stream));
-  CHECK_CUDA(cudaEventRecord(events[0], stream));
-  for (int i = 0; i < replays; ++i) {
-    CHECK_CUDA(cudaGraphLaunch(exec, stream));
-    CHECK_CUDA(cudaEventRecord(events[i + 1], stream));
-  }
-  CHECK_CUDA(cudaStreamSynchronize(stream));
-  std::vector<float> ms(replays);
-  for (int i = 0; i < replays; ++i)
-    CHECK_CUDA(cudaEventElapsedTime(&ms[i], events[i], events[i + 1]));
-  for (cudaEvent_t event : events) CHECK_CUDA(cudaEventDestroy(event));
+  const double seconds = MedianLaunched(
+      [&](cudaStream_t s) { CHECK_CUDA(cudaGraphLaunch(exec, s)); }, stream, replays);
   CHECK_CUDA(cudaGraphExecDestroy(exec));
   CHECK_CUDA(cudaGraphDestroy(graph));
   CHECK_CUDA(cudaStreamDestroy(stream));
-  std::sort(ms.begin(), ms.end());
-  return ms[replays / 2] * 1e-3;
+  return seconds;
 }
 
 struct Bandwidth {
@@ -185,43 +202,62 @@ uint32_t FiniteMask(DType type) {
   return 0;
 }
 
-void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwidth& bandwidth) {
-  std::vector<DeviceMemory> states, scales, rings;
-  const size_t elements = static_cast<size_t>(batch) * kD * kHeadDim;
-  for (int l = 0; l < kLayers; ++l) {
-    states.push_back(Bits(elements * SizeOf(dtype), FiniteMask(dtype)));
-    scales.push_back(Uniform<float>(dtype == DType::kF8E4M3 ? static_cast<size_t>(batch) * kD : 1,
-                                    0.001f, 0.01f));
-    rings.push_back(
-        Uniform<__nv_bfloat16>(ReplayRingBytes(batch, replay, kD, DType::kBF16) / 2, -2, 4));
+// All layers' states of `batch` sequences, and a token for each.
+struct DecodeData {
+  DecodeData(DType dtype, int replay, int batch, bool same_age)
+      : dtype(dtype), replay(replay), batch(batch) {
+    const size_t elements = static_cast<size_t>(batch) * kD * kHeadDim;
+    for (int l = 0; l < kLayers; ++l) {
+      states.push_back(Bits(elements * SizeOf(dtype), FiniteMask(dtype)));
+      scales.push_back(Uniform<float>(dtype == DType::kF8E4M3 ? static_cast<size_t>(batch) * kD : 1,
+                                      0.001f, 0.01f));
+      rings.push_back(
+          Uniform<__nv_bfloat16>(ReplayRingBytes(batch, replay, kD, DType::kBF16) / 2, -2, 4));
+    }
+    std::vector<int32_t> slot_list(batch), age_list(batch);
+    for (int b = 0; b < batch; ++b)
+      slot_list[b] = (b * 37 + 11) % batch, age_list[b] = same_age ? 64 : b * 29 + 64;
+    slots = Upload(slot_list), ages = Upload(age_list);
   }
-  std::vector<int32_t> slot_list(batch), age_list(batch);
-  for (int b = 0; b < batch; ++b)
-    slot_list[b] = (b * 37 + 11) % batch, age_list[b] = same_age ? 64 : b * 29 + 64;
-  const DeviceMemory slots = Upload(slot_list), ages = Upload(age_list);
-  const DeviceMemory qfi = Uniform<__nv_bfloat16>(static_cast<size_t>(batch) * 3 * kD, -2, 4);
-  const DeviceMemory o(static_cast<size_t>(batch) * kD * 2),
-      squares(static_cast<size_t>(batch) * kD / 4);
-  const DeviceMemory bound = Uniform<float>(kD, 0, 0.8f);
+
+  DecodeStepParams Layer(int l) const {
+    DecodeStepParams p;
+    p.qfi = qfi.data;
+    p.o = o.data;
+    p.sum_squares = squares.as<float>();
+    p.lower_bound = bound.as<float>();
+    p.slots = slots.as<int32_t>();
+    p.state = {states[l].data, scales[l].as<float>(), dtype};
+    p.ring = {rings[l].data, ages.as<int32_t>(), replay, l % replay};
+    p.batch = batch;
+    p.num_heads = kHeads;
+    p.head_dim = kHeadDim;
+    return p;
+  }
+  void Advance(cudaStream_t stream) const {
+    CHECK_CUDA(
+        LaunchAdvanceAges({ages.as<int32_t>(), slots.as<int32_t>(), nullptr, batch}, stream));
+  }
+
+  DType dtype;
+  int replay, batch;
+  std::vector<DeviceMemory> states, scales, rings;
+  DeviceMemory slots{0}, ages{0};
+  DeviceMemory qfi = Uniform<__nv_bfloat16>(static_cast<size_t>(batch) * 3 * kD, -2, 4);
+  DeviceMemory o{static_cast<size_t>(batch) * kD * 2}, squares{static_cast<size_t>(batch) * kD / 4};
+  DeviceMemory bound = Uniform<float>(kD, 0, 0.8f);
+};
+
+void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwidth& bandwidth) {
+  const DecodeData data(dtype, replay, batch, same_age);
   const double seconds = MedianSeconds(
       [&](cudaStream_t stream) {
         for (int l = 0; l < kLayers; ++l) {
-          DecodeStepParams p;
-          p.qfi = qfi.data;
-          p.o = o.data;
-          p.sum_squares = squares.as<float>();
-          p.lower_bound = bound.as<float>();
-          p.slots = slots.as<int32_t>();
-          p.state = {states[l].data, scales[l].as<float>(), dtype};
-          p.ring = {rings[l].data, ages.as<int32_t>(), replay, l};
-          p.batch = batch;
-          p.num_heads = kHeads;
-          p.head_dim = kHeadDim;
+          DecodeStepParams p = data.Layer(l);
           p.programmatic = l > 0;
           CHECK_CUDA(LaunchDecodeStep(p, stream));
         }
-        CHECK_CUDA(
-            LaunchAdvanceAges({ages.as<int32_t>(), slots.as<int32_t>(), nullptr, batch}, stream));
+        data.Advance(stream);
       },
       33);
   const double row = static_cast<double>(batch) * kLayers * kD;
@@ -234,6 +270,61 @@ void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwi
   std::printf("decode %-8s N=%-2d B=%-4d%s %9.1f us/step %8.0f GB/s  floor %8.1f us  %5.1f %%\n",
               Name(dtype), replay, batch, same_age ? " same age" : "         ", seconds * 1e6,
               (read + written) / seconds / 1e9, floor * 1e6, 100 * floor / seconds);
+}
+
+// The recurrence of a mixed step: one prompt of `tokens` tokens (0: none) beside the decodes, which
+// go to a second stream and so start behind it.
+void BenchMixed(DType dtype, int replay, int batch, int tokens) {
+  const DecodeData data(dtype, replay, batch, false);
+  const std::vector<PrefillSequence> prompt = {{0, std::max(tokens, 1), 0, true}};
+  const PrefillPlan plan = PlanPrefill(prompt, kHeadDim, DType::kBF16, dtype);
+  const DeviceMemory items = Upload(plan.items),
+                     workspace(PrefillWorkspaceBytes(plan.num_workspace_states, kHeads, kHeadDim));
+  const DeviceMemory qfi =
+      Uniform<__nv_bfloat16>(static_cast<size_t>(std::max(tokens, 1)) * 3 * kD, -2, 4);
+  const DeviceMemory o(static_cast<size_t>(std::max(tokens, 1)) * kD * 2),
+      state(static_cast<size_t>(kD) * kHeadDim * 2), scales(kD * sizeof(float));
+  PrefillParams prefill;
+  prefill.qfi = qfi.data;
+  prefill.o = o.data;
+  prefill.lower_bound = data.bound.as<float>();
+  prefill.items = items.as<PrefillItem>();
+  prefill.workspace = workspace.data;
+  prefill.state = {state.data, scales.as<float>(), dtype};
+  prefill.num_items = static_cast<int32_t>(plan.items.size());
+  prefill.has_long_sequences = plan.has_long_sequences;
+  prefill.num_heads = kHeads;
+  prefill.head_dim = kHeadDim;
+  const DeviceMemory counters = Upload(std::vector<uint32_t>{0, 0});
+  cudaStream_t stream, side;
+  cudaEvent_t fork, join;
+  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  CHECK_CUDA(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
+  CHECK_CUDA(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming));
+  CHECK_CUDA(cudaEventCreateWithFlags(&join, cudaEventDisableTiming));
+  CHECK_CUDA(cudaDeviceSynchronize());
+  double seconds[2];
+  for (const bool claimed : {false, true}) {
+    seconds[claimed] = MedianLaunched(
+        [&](cudaStream_t) {
+          for (int l = 0; l < kLayers; ++l) {
+            CHECK_CUDA(cudaEventRecord(fork, stream));
+            CHECK_CUDA(cudaStreamWaitEvent(side, fork));
+            if (tokens > 0) CHECK_CUDA(LaunchPrefill(prefill, stream));
+            DecodeStepParams p = data.Layer(l);
+            if (claimed) p.work_counters = counters.as<uint32_t>();
+            CHECK_CUDA(LaunchDecodeStep(p, side));
+            CHECK_CUDA(cudaEventRecord(join, side));
+            CHECK_CUDA(cudaStreamWaitEvent(stream, join));
+          }
+          data.Advance(stream);
+        },
+        stream, 33);
+  }
+  for (const cudaStream_t s : {stream, side}) CHECK_CUDA(cudaStreamDestroy(s));
+  for (const cudaEvent_t event : {fork, join}) CHECK_CUDA(cudaEventDestroy(event));
+  std::printf("mixed %-8s N=%-2d B=%-4d + %4d tokens  fixed parts %8.1f us/step  claimed %8.1f\n",
+              Name(dtype), replay, batch, tokens, seconds[0] * 1e6, seconds[1] * 1e6);
 }
 
 void BenchPrefill(int tokens, int prompts, DType activation, int closed_every,
@@ -367,6 +458,12 @@ int Main(int argc, char** argv) {
   if (argc > 1 && wanted("replay")) {  // the ring's default length, both default dtypes
     for (const DType dtype : {DType::kF16, DType::kF8E4M3})
       for (const int batch : {16, 64, 256, 1024}) BenchDecode(dtype, 16, batch, false, bandwidth);
+  }
+  if (wanted("mixed")) {
+    for (const auto [dtype, replay] :
+         {DecodeCase{DType::kF16, 16}, {DType::kF8E4M3, 16}, {DType::kF8E4M3, 32}})
+      for (const int batch : {16, 64, 256, 512})
+        for (const int tokens : {0, 64, 128, 512}) BenchMixed(dtype, replay, batch, tokens);
   }
   if (argc > 1 && wanted("one")) {  // for a profiler: 888 launches each
     for (const DType dtype : {DType::kF16, DType::kF8E4M3})

@@ -107,7 +107,8 @@ struct StepResult {
   double device_seconds = 0;  // time the device spent on the step, if known
 };
 
-// A sequence's state in host memory, self-describing: what pre-emption, forks and sessions copy.
+// A sequence's state in host memory, self-describing: what pre-emption, and forks that find too few
+// free slots, copy.
 struct StateBlob {
   std::string model_hash;
   DType dtype = DType::kF32;
@@ -127,6 +128,7 @@ struct BackendInfo {
   int32_t max_batched_tokens = 0;
   // Steps that may be enqueued before the oldest is collected: 1 (CPU) or 2.
   int32_t pipeline_depth = 1;
+  int32_t state_replay = 1;  // tokens until a state is written; BackendOptions'
   // Prompt tokens that a step of decodes can take in without slowing them much. 0: no advice.
   int32_t prefill_tokens_beside_decodes = 0;
 };
@@ -139,10 +141,15 @@ struct BackendOptions {
   int32_t num_threads = 0;           // CPU: 0 = the CPUs this process may use (affinity, cgroup)
   // CUDA
   int32_t device_index = 0;
-  int32_t state_replay = 16;
+  int32_t state_replay = 0;  // 1: states are written at every token; 0: DefaultStateReplay
   bool fp8_weights = false;
   double memory_utilization = 0.9;
 };
+
+// What keeps logits within 5e-3 (FP8) and 1e-4 (float16) of a float32 state's (bench/RESULTS.md).
+constexpr int32_t DefaultStateReplay(DType state_dtype) {
+  return state_dtype == DType::kF8E4M3 ? 32 : 16;
+}
 
 class Backend {
  public:
@@ -160,7 +167,8 @@ class Backend {
   // Waits for the oldest pending step and takes its results.
   virtual absl::Status Collect(StepResult* result) = 0;
 
-  // State copies are ordered after every enqueued step.
+  // State copies are ordered after every enqueued step. CopyState does not wait for them. What goes
+  // on from a copy, from a blob or in the slot that was copied goes on from the same bits.
   virtual absl::Status CopyState(int32_t from_slot, int32_t to_slot) = 0;
   virtual absl::StatusOr<StateBlob> SaveState(int32_t slot) = 0;
   // FAILED_PRECONDITION if the blob is of another model; converts between state dtypes.

@@ -87,6 +87,7 @@ absl::Status CudaBackend::Init(const ModelWeights& weights, const BackendOptions
   info_.num_slots = sizes_.num_slots;
   info_.max_batched_tokens = sizes_.max_tokens;
   info_.pipeline_depth = kPipelineDepth;
+  info_.state_replay = sizes_.ring_length;
   info_.prefill_tokens_beside_decodes = kPrefillTokensBesideDecodes;
   return CaptureGraphs();
 }
@@ -150,7 +151,8 @@ absl::Status CudaBackend::ChooseSizes(const ModelWeights& weights, const Backend
   ASSIGN_OR_RETURN(sizes_.activation, ChooseActivation(weights, options));
   sizes_.state_dtype = options.state_dtype.value_or(DType::kF16);
   sizes_.fp8_weights = options.fp8_weights;
-  sizes_.ring_length = std::max(1, options.state_replay);
+  sizes_.ring_length =
+      options.state_replay > 0 ? options.state_replay : DefaultStateReplay(sizes_.state_dtype);
   sizes_.max_tokens =
       options.max_batched_tokens > 0 ? options.max_batched_tokens : kDefaultMaxTokens;
   sizes_.num_slots = std::max(1, options.num_slots);

@@ -133,6 +133,7 @@ absl::Status AllocateStates(const CudaSizes& s, DeviceMemory* memory, CudaBuffer
   }
   RETURN_IF_ERROR(memory->Take(&b->age, slots, "ring ages"));
   RETURN_IF_ERROR(memory->Take(&b->identity, slots, "slot list"));
+  RETURN_IF_ERROR(memory->Take(&b->work_counters, 2, "work counters"));
   return memory->Take(&b->ones, slots, "slot flags");
 }
 
@@ -218,6 +219,7 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
   CUDA_RETURN_IF_ERROR(zero(b->ring_base, layers * slots * bytes.ring));
   CUDA_RETURN_IF_ERROR(zero(b->conv_base, layers * slots * bytes.conv));
   CUDA_RETURN_IF_ERROR(zero(b->age, slots * 4));
+  CUDA_RETURN_IF_ERROR(zero(b->work_counters, 2 * sizeof(uint32_t)));
   CUDA_RETURN_IF_ERROR(zero(b->slot_params, slots * sizeof(cuda::SlotSamplingParams)));
   CUDA_RETURN_IF_ERROR(zero(b->token_flags, slots * s.config.vocab_size * 4));
   CUDA_RETURN_IF_ERROR(zero(b->last_token, slots * 4));

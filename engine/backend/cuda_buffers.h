@@ -95,9 +95,10 @@ struct CudaBuffers {
   uint8_t* scales_base = nullptr;
   uint8_t* ring_base = nullptr;
   uint8_t* conv_base = nullptr;
-  int32_t* age = nullptr;       // [slots]
-  int32_t* identity = nullptr;  // [slots] 0, 1, 2...: a list of one slot is a pointer into it
-  uint8_t* ones = nullptr;      // [slots]
+  int32_t* age = nullptr;             // [slots]
+  int32_t* identity = nullptr;        // [slots] 0, 1, 2...: a list of one slot is a pointer into it
+  uint8_t* ones = nullptr;            // [slots]
+  uint32_t* work_counters = nullptr;  // [2] DecodeStepParams'
 
   // Sampling.
   cuda::SlotSamplingParams* slot_params = nullptr;  // [slots]

@@ -4,6 +4,7 @@
 #include <cuda_fp8.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/backend/cuda_backend.h"
 #include "engine/backend/cuda_status.h"
@@ -63,6 +64,22 @@ std::vector<float> StateToFloat(const StateBlob& blob, int64_t size, int64_t hea
   return values;
 }
 
+// `layers` rows of `bytes`, `to_pitch` and `from_pitch` apart. With very many slots a pitch is more
+// than cudaMemcpy2DAsync takes.
+cudaError_t CopyLayers(uint8_t* to, int64_t to_pitch, const uint8_t* from, int64_t from_pitch,
+                       int64_t bytes, int32_t layers, cudaStream_t stream) {
+  if (std::max(to_pitch, from_pitch) <= std::numeric_limits<int32_t>::max()) {
+    return cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, layers, cudaMemcpyDefault,
+                             stream);
+  }
+  for (int32_t l = 0; l < layers; ++l) {
+    const cudaError_t error =
+        cudaMemcpyAsync(to + l * to_pitch, from + l * from_pitch, bytes, cudaMemcpyDefault, stream);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
 }  // namespace
 
 absl::Status CudaBackend::ConfigureSlot(int32_t slot, const SlotSampling& s) {
@@ -112,11 +129,11 @@ absl::Status CudaBackend::CopySlab(uint8_t* base, int32_t slot, int64_t slot_byt
   if (base == nullptr) return absl::OkStatus();
   const int64_t pitch = slot_bytes * sizes_.num_slots;
   uint8_t* device = base + slot * slot_bytes;
+  auto* bytes = static_cast<uint8_t*>(host);
   const int32_t layers = sizes_.config.num_layers;
-  return CudaStatus(to_host ? cudaMemcpy2DAsync(host, slot_bytes, device, pitch, slot_bytes, layers,
-                                                cudaMemcpyDeviceToHost, stream_)
-                            : cudaMemcpy2DAsync(device, pitch, host, slot_bytes, slot_bytes, layers,
-                                                cudaMemcpyHostToDevice, stream_),
+  return CudaStatus(to_host
+                        ? CopyLayers(bytes, slot_bytes, device, pitch, slot_bytes, layers, stream_)
+                        : CopyLayers(device, pitch, bytes, slot_bytes, slot_bytes, layers, stream_),
                     "copying a state");
 }
 
@@ -125,21 +142,20 @@ absl::Status CudaBackend::CopyState(int32_t from_slot, int32_t to_slot) {
   RETURN_IF_ERROR(CheckSlot(to_slot, sizes_.num_slots));
   if (from_slot == to_slot) return absl::OkStatus();
   CUDA_RETURN_IF_ERROR(cudaSetDevice(device_));
+  if (ages_[from_slot] > 0) RETURN_IF_ERROR(FoldRing(from_slot));  // as SaveState does
   const int32_t layers = sizes_.config.num_layers;
   const SlotLayerBytes bytes = SlotBytes(sizes_);
   const auto copy = [&](uint8_t* base, int64_t slot_bytes) {
     if (base == nullptr) return cudaSuccess;
     const int64_t pitch = slot_bytes * sizes_.num_slots;
-    return cudaMemcpy2DAsync(base + to_slot * slot_bytes, pitch, base + from_slot * slot_bytes,
-                             pitch, slot_bytes, layers, cudaMemcpyDeviceToDevice, stream_);
+    return CopyLayers(base + to_slot * slot_bytes, pitch, base + from_slot * slot_bytes, pitch,
+                      slot_bytes, layers, stream_);
   };
   CUDA_RETURN_IF_ERROR(copy(buffers_.state_base, bytes.state));
   CUDA_RETURN_IF_ERROR(copy(buffers_.scales_base, bytes.scales));
   CUDA_RETURN_IF_ERROR(copy(buffers_.conv_base, bytes.conv));
-  if (ages_[from_slot] > 0) CUDA_RETURN_IF_ERROR(copy(buffers_.ring_base, bytes.ring));
-  ages_[to_slot] = ages_[from_slot];
-  return CudaStatus(cudaMemcpyAsync(buffers_.age + to_slot, buffers_.age + from_slot,
-                                    sizeof(int32_t), cudaMemcpyDeviceToDevice, stream_),
+  ages_[to_slot] = 0;
+  return CudaStatus(cudaMemsetAsync(buffers_.age + to_slot, 0, sizeof(int32_t), stream_),
                     "copying a state");
 }
 

@@ -53,19 +53,19 @@ BackendFactory Cuda(const std::string& name, DType dtype, DType state_dtype, int
 std::vector<BackendFactory> Factories() {
   if (!HasDevice()) return {};
   return {
-      Cuda("fp32", DType::kF32, DType::kF32, 0, 1e-5),
+      Cuda("fp32", DType::kF32, DType::kF32, 1, 1e-5),
       Cuda("fp32_replay16", DType::kF32, DType::kF32, 16, 1e-5),
-      Cuda("fp32_state_f16", DType::kF32, DType::kF16, 0, 1e-3),
+      Cuda("fp32_state_f16", DType::kF32, DType::kF16, 1, 1e-3),
       Cuda("fp32_state_f16_replay16", DType::kF32, DType::kF16, 16, 5e-4),
       Cuda("fp32_state_bf16_replay8", DType::kF32, DType::kBF16, 8, 4e-3),
       Cuda("fp32_state_fp8_replay16", DType::kF32, DType::kF8E4M3, 16, 3e-2),
-      Cuda("bf16", DType::kBF16, DType::kF32, 0, 2e-2),
+      Cuda("bf16", DType::kBF16, DType::kF32, 1, 2e-2),
       Cuda("bf16_state_f16_replay16", DType::kBF16, DType::kF16, 16, 2e-2),
   };
 }
 std::vector<BackendFactory> SamplingFactories() {
   if (!HasDevice()) return {};
-  return {Cuda("fp32", DType::kF32, DType::kF32, 0, 1e-5),
+  return {Cuda("fp32", DType::kF32, DType::kF32, 1, 1e-5),
           Cuda("bf16", DType::kBF16, DType::kF16, 16, 2e-2)};
 }
 
@@ -104,6 +104,43 @@ TEST_F(CudaBackendTest, SaysWhyItDoesNotFit) {
   const auto status = MakeCudaBackend(SmallModel(32, DType::kF32), options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_NE(std::string(status.message()).find("GiB"), std::string::npos) << status;
+}
+
+TEST_F(CudaBackendTest, ReplayFollowsTheStatesType) {
+  for (const auto& [state, replay] :
+       {std::pair(DType::kF8E4M3, 32), {DType::kF16, 16}, {DType::kF32, 16}}) {
+    BackendOptions options;
+    options.state_dtype = state;
+    options.num_slots = 2;
+    for (const int32_t asked : {0, 1, 8}) {
+      options.state_replay = asked;
+      const auto backend = MakeCudaBackend(SmallModel(32, DType::kF32), options);
+      ASSERT_TRUE(backend.ok()) << backend.status();
+      EXPECT_EQ((*backend)->info().state_replay, asked == 0 ? replay : asked);
+    }
+  }
+}
+
+// So many slots that a layer of all is more than 2 GiB, which strided copies do not take.
+TEST_F(CudaBackendTest, CopiesStatesBetweenVeryManySlots) {
+  const ModelWeights weights = SmallModel(256, DType::kF32);
+  BackendOptions options;
+  options.dtype = options.state_dtype = DType::kF32;
+  options.num_slots = 4'200;  // of 512 KiB a layer
+  options.max_batched_tokens = 64;
+  auto made = MakeCudaBackend(weights, options);
+  ASSERT_TRUE(made.ok()) << made.status();
+  Backend* const backend = made->get();
+  ASSERT_EQ(backend->info().num_slots, options.num_slots);
+  const int last = options.num_slots - 1;
+  FeedForLogits(backend, 3, RandomTokens(20, weights.config.vocab_size, 1), {20});
+  const std::vector<float> state = StateOf(backend, 3);
+  ASSERT_TRUE(backend->CopyState(3, last).ok());
+  EXPECT_EQ(StateOf(backend, last), state);
+  const auto blob = backend->SaveState(last);
+  ASSERT_TRUE(blob.ok());
+  ASSERT_TRUE(backend->RestoreState(4, *blob).ok());
+  EXPECT_EQ(StateOf(backend, 4), state);
 }
 
 // What is planned is what is taken, and no more than the share that was allowed.

@@ -144,6 +144,43 @@ TEST_P(BackendPropertyTest, SavedRestoredAndCopiedStatesResumeTokenForToken) {
   }
 }
 
+// Copied behind steps that nobody has waited for yet. The number of tokens is such that a replay
+// ring is never empty.
+TEST_P(BackendPropertyTest, CopiesAndSnapshotsGoOnAlike) {
+  for (const char* name : {"conv", "nolb"}) {
+    const ModelWeights weights = LoadGolden(name).weights;
+    const auto prompt = RandomTokens(23, weights.config.vocab_size, 5);
+    const auto backend = GetParam().Make(weights);
+    const auto first = Ids(Generate(backend.get(), 1, prompt, Random(1), 8));
+    const int pending = backend->info().pipeline_depth;
+    for (int step = 0; step < pending; ++step) {
+      StepBatch batch;
+      AddSequence(&batch, 1, {first[step]}, false);
+      ASSERT_TRUE(backend->Enqueue(batch).ok());
+    }
+    if (pending > 1) {  // a backend without a pipeline may want its step collected first
+      ASSERT_TRUE(backend->CopyState(1, 2).ok());
+      ASSERT_TRUE(backend->CopyState(2, 3).ok());
+    }
+    StepResult result;
+    for (int step = 0; step < pending; ++step) ASSERT_TRUE(backend->Collect(&result).ok());
+    if (pending == 1) {
+      ASSERT_TRUE(backend->CopyState(1, 2).ok());
+      ASSERT_TRUE(backend->CopyState(2, 3).ok());
+    }
+    const auto blob = backend->SaveState(1);
+    ASSERT_TRUE(blob.ok());
+    ASSERT_TRUE(backend->RestoreState(4, *blob).ok());
+    std::vector<std::vector<TokenScore>> rest;
+    for (const int slot : {1, 2, 3, 4}) {
+      ASSERT_TRUE(backend->ConfigureSlot(slot, Random(2)).ok());
+      rest.push_back(Continue(backend.get(), slot, first.back(), 20));
+      ASSERT_EQ(rest.back().size(), 20u);
+      for (int t = 0; t < 20; ++t) ExpectSame(rest.back()[t], rest[0][t], true);
+    }
+  }
+}
+
 TEST_P(BackendPropertyTest, ASlotLeaksNothingToItsNextSequence) {
   const ModelWeights weights = LoadGolden("conv").weights;
   const auto backend = GetParam().Make(weights);

@@ -135,6 +135,53 @@ TEST_P(EngineCpuTest, ABatchOfNEqualsNBatchesOfOne) {
   EXPECT_EQ(together->Stats().slots_used, 0);
 }
 
+// Branches in the prompt's slot, in free slots and from a copy in host memory: all the same.
+TEST_P(EngineCpuTest, ChoicesDoNotDependOnWhereTheirStatesCameFrom) {
+  const testing::GoldenCase golden = testing::LoadGolden(GetParam().golden);
+  std::mt19937 random(3);
+  for (const int length : {2, 65, 130}) {
+    EngineRequest request;
+    request.prompt.resize(length);
+    for (int32_t& token : request.prompt) {
+      token = static_cast<int32_t>(random() % golden.weights.config.vocab_size);
+    }
+    request.num_choices = 4;
+    request.max_tokens = 10;
+    request.sampling.seed = 11;
+    request.sampling.temperature = 0.9f;
+    request.sampling.repetition_penalty = 1.2f;
+    request.sampling.logprobs = 1;
+    std::vector<std::shared_ptr<CollectingSink>> sinks;
+    const auto run = [&](Engine* engine, EngineRequest r) {
+      sinks.push_back(std::make_shared<CollectingSink>());
+      r.sink = sinks.back();
+      ASSERT_TRUE(engine->Submit(r).ok());
+      while (engine->StepOnce()) {
+      }
+    };
+    for (const int slots : {8, 3, 1}) {
+      run(MakeEngine(golden.weights, slots, 1024, 1).get(), request);
+      ASSERT_EQ(sinks.back()->choices.size(), 4u);
+    }
+    for (int c = 0; c < 4; ++c) {
+      SCOPED_TRACE(c);
+      ExpectSame(sinks[0]->choices[c], sinks[1]->choices[c]);
+      ExpectSame(sinks[0]->choices[c], sinks[2]->choices[c]);
+      if (GetParam().dtype != DType::kF32 || GetParam().state_dtype != DType::kF32) continue;
+      // Alone the prompt's last token is part of the prefill: another order of sums.
+      EngineRequest alone = request;
+      alone.num_choices = 1;
+      alone.sampling.seed = ChoiceSeed(request.sampling.seed, c);
+      run(MakeEngine(golden.weights, 2, 1024, 1).get(), alone);
+      ASSERT_EQ(sinks.back()->choices[0].size(), 10u);
+      for (int t = 0; t < 10; ++t) {
+        EXPECT_EQ(sinks.back()->choices[0][t].token_id, sinks[0]->choices[c][t].token_id);
+        EXPECT_NEAR(sinks.back()->choices[0][t].logprob, sinks[0]->choices[c][t].logprob, 1e-4);
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, EngineCpuTest,
                          ::testing::Values(Case{"heads", DType::kF32, DType::kF32},
                                            Case{"heads", DType::kBF16, DType::kF16},

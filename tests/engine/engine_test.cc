@@ -187,8 +187,10 @@ TEST(EngineTest, SeveralChoicesPrefillThePromptOnce) {
     EXPECT_EQ(sink->choices()[choice], Expected(request, choice)) << choice;
   }
   EXPECT_NE(sink->choices()[0], sink->choices()[1]);
+  // One goes on in the prompt's slot, one in the other; three wait.
+  EXPECT_EQ(harness.backend->num_copies, 1);
   EXPECT_EQ(harness.backend->num_saves, 1);
-  EXPECT_EQ(harness.backend->num_restores, 5);
+  EXPECT_EQ(harness.backend->num_restores, 3);
   EXPECT_EQ(sink->prompt_scores().size(), 7u);
   EXPECT_EQ(sink->num_prompt_scores(), 1);
 }
@@ -201,6 +203,80 @@ TEST(EngineTest, SeveralChoicesOfAOneTokenPrompt) {
   harness.RunUntilIdle();
   for (int32_t choice = 0; choice < 3; ++choice) {
     EXPECT_EQ(sink->choices()[choice], Expected(request, choice));
+  }
+}
+
+// Choices of a prompt, among other requests, as if each had been asked for alone; no copy in host
+// memory, and so no wait for the steps in flight.
+TEST(EngineTest, ForksAreCopiedBetweenSlots) {
+  for (const int depth : {1, 2}) {
+    Harness harness({.num_slots = 8, .pipeline_depth = depth});
+    auto [before, before_sink] = harness.Submit(Request({1}, 30));
+    EngineRequest request = Request({1, 2, 3, 4, 5, 6, 7, 8}, 6);
+    request.num_choices = 4;
+    request.min_tokens = 2;
+    auto [handle, sink] = harness.Submit(request);
+    EngineRequest scored;
+    scored.prompt = {4, 5, 6};
+    scored.continuations = {{1}, {2, 3}, {4}};
+    auto [scored_handle, scored_sink] = harness.Submit(scored);
+    harness.RunUntilIdle();
+    EXPECT_EQ(before_sink->choices()[0], Expected(Request({1}, 30), 0));
+    for (int32_t choice = 0; choice < 4; ++choice) {
+      EngineRequest alone = request;
+      alone.num_choices = 1;
+      alone.sampling.seed = ChoiceSeed(request.sampling.seed, choice);
+      Harness other;
+      auto [alone_handle, alone_sink] = other.Submit(alone);
+      other.RunUntilIdle();
+      EXPECT_EQ(sink->choices()[choice], alone_sink->choices()[0]) << choice;
+    }
+    EXPECT_EQ(scored_sink->continuations().size(), 3u);
+    EXPECT_EQ(harness.backend->num_copies, 3 + 2);
+    EXPECT_EQ(harness.backend->num_saves, 0);
+    EXPECT_EQ(harness.backend->num_restores, 0);
+    EXPECT_EQ(harness.engine->Stats().slots_used, 0);
+  }
+}
+
+TEST(EngineTest, ABranchThatIsPreemptedBeforeItsFirstStepKeepsItsState) {
+  for (const int depth : {1, 2}) {
+    Harness harness({.num_slots = 2, .pipeline_depth = depth});
+    EngineRequest low = Request({1, 2, 3}, 9);
+    low.priority = 50;
+    low.num_choices = 2;
+    auto [handle, low_sink] = harness.Submit(low);
+    while (harness.backend->num_copies == 0) ASSERT_TRUE(harness.engine->StepOnce());
+    EXPECT_EQ(low_sink->num_tokens(), 0);
+    std::vector<std::shared_ptr<RecordingSink>> urgent;
+    for (int i = 0; i < 2; ++i) urgent.push_back(harness.Submit(Request({4 + i}, 3)).second);
+    harness.engine->StepOnce();
+    EXPECT_EQ(harness.backend->num_saves, 2);
+    harness.RunUntilIdle();
+    EXPECT_EQ(harness.backend->num_restores, 2);
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(urgent[i]->choices()[0], Expected(Request({4 + i}, 3), 0));
+      EXPECT_EQ(low_sink->choices()[i], Expected(low, i));
+    }
+  }
+}
+
+TEST(EngineTest, CancelAtAForkFreesEverySlot) {
+  for (const int depth : {1, 2}) {
+    Harness harness({.num_slots = 4, .pipeline_depth = depth});
+    EngineRequest request = Request({1, 2, 3}, 9);
+    request.num_choices = 6;
+    auto [handle, sink] = harness.Submit(request);
+    while (harness.backend->num_copies == 0) ASSERT_TRUE(harness.engine->StepOnce());
+    EXPECT_EQ(harness.engine->Stats().slots_used, 4);
+    harness.engine->Cancel(handle);
+    harness.engine->StepOnce();
+    EXPECT_EQ(sink->status().code(), absl::StatusCode::kCancelled);
+    EXPECT_EQ(harness.engine->Stats().slots_used, 0);
+    EXPECT_EQ(harness.engine->Stats().num_waiting, 0);
+    auto [next, next_sink] = harness.Submit(Request({7, 8}, 4));
+    harness.RunUntilIdle();
+    EXPECT_EQ(next_sink->choices()[0], Expected(Request({7, 8}, 4), 0)) << "no state leaks";
   }
 }
 

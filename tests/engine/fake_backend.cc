@@ -121,13 +121,19 @@ absl::Status FakeBackend::Collect(StepResult* result) {
 }
 
 absl::Status FakeBackend::CopyState(int32_t from_slot, int32_t to_slot) {
-  slots_.at(to_slot).seen = slots_.at(from_slot).seen;
-  slots_.at(to_slot).live = true;
+  ++num_copies;
+  if (!slots_.at(from_slot).live) Violate("CopyState of a slot without a state");
+  if (from_slot == to_slot) Violate("CopyState of a slot to itself");
+  Slot& target = slots_.at(to_slot);
+  target.seen = slots_.at(from_slot).seen;
+  target.live = true;
+  target.last_sampled = -1;
   return absl::OkStatus();
 }
 
 absl::StatusOr<StateBlob> FakeBackend::SaveState(int32_t slot) {
   ++num_saves;
+  if (!slots_.at(slot).live) Violate("SaveState of a slot without a state");
   StateBlob blob;
   const std::vector<int32_t>& seen = slots_.at(slot).seen;
   blob.state.resize(seen.size() * sizeof(int32_t));

@@ -47,7 +47,7 @@ class FakeBackend final : public Backend {
   int64_t num_steps = 0;
   int32_t max_step_tokens = 0;
   int32_t max_step_sequences = 0;
-  int64_t num_saves = 0, num_restores = 0;
+  int64_t num_saves = 0, num_restores = 0, num_copies = 0;
 
  private:
   struct Slot {

@@ -201,6 +201,54 @@ TEST(SchedulerTest, EqualsAreNeverPreempted) {
   EXPECT_EQ(Ids(scheduler.MakePlan()), (std::vector<SequenceId>{1}));
 }
 
+TEST(SchedulerTest, BranchesTakeTheirPrefixsSlotAndFreeOnes) {
+  Scheduler scheduler({.num_slots = 3, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 2, 0));
+  scheduler.Apply(scheduler.MakePlan());
+  const std::vector<SequenceSpec> branches = {Spec(2, 1, 5), Spec(3, 1, 5), Spec(4, 1, 5),
+                                              Spec(5, 1, 5)};
+  EXPECT_EQ(scheduler.Fork(1, branches), (std::vector<int32_t>{0, 1, 2, -1}));
+  EXPECT_EQ(scheduler.num_free_slots(), 0);
+  EXPECT_EQ(scheduler.num_waiting(), 1);
+  Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{2, 3, 4}));
+  for (const PlanEntry& entry : plan.entries) EXPECT_TRUE(entry.first && entry.ends_prefill);
+  scheduler.Apply(plan);
+  scheduler.Remove(3);
+  plan = scheduler.MakePlan();
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{2, 4, 5}));
+  EXPECT_EQ(plan.entries[2].slot, 1);
+}
+
+TEST(SchedulerTest, BranchesLeaveFreeSlotsToThoseBeforeThem) {
+  Scheduler scheduler({.num_slots = 3, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 2, 0, 1));
+  scheduler.Apply(scheduler.MakePlan());
+  scheduler.Add(Spec(2, 2, 0, 0));  // arrives before the prefix has ended
+  const std::vector<SequenceSpec> branches = {Spec(3, 1, 5, 1), Spec(4, 1, 5, 1), Spec(5, 1, 5, 1)};
+  EXPECT_EQ(scheduler.Fork(1, branches), (std::vector<int32_t>{0, 1, -1}));
+  const Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{2, 3, 4}));
+  EXPECT_TRUE(plan.preempted.empty());
+}
+
+TEST(SchedulerTest, ABranchIsSavedIfItLosesItsSlotBeforeItsFirstStep) {
+  Scheduler scheduler({.num_slots = 1, .max_batched_tokens = 8});
+  scheduler.Add(Spec(1, 2, 0, 5));
+  scheduler.Apply(scheduler.MakePlan());
+  const std::vector<SequenceSpec> branches = {Spec(2, 1, 5, 5), Spec(3, 1, 5, 5)};
+  EXPECT_EQ(scheduler.Fork(1, branches), (std::vector<int32_t>{0, -1}));
+  scheduler.Add(Spec(4, 1, 0, 0));
+  Plan plan = scheduler.MakePlan();
+  EXPECT_EQ(plan.preempted, (std::vector<std::pair<SequenceId, int32_t>>{{2, 0}}));
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{4}));
+  scheduler.Apply(plan);
+  scheduler.Remove(4);
+  plan = scheduler.MakePlan();
+  EXPECT_EQ(Ids(plan), (std::vector<SequenceId>{2}));
+  EXPECT_TRUE(plan.entries[0].first);
+}
+
 TEST(SchedulerTest, HostTokensAreWaitedFor) {
   Scheduler scheduler({.num_slots = 2, .max_batched_tokens = 8});
   SequenceSpec spec = Spec(1, 1, 10);
@@ -229,6 +277,7 @@ TEST(SchedulerTest, RandomWorkloads) {
       SequenceSpec spec;
       int64_t prefilled = 0, decoded = 0;
       int32_t slot = -1;
+      bool started = false;  // in this slot
       int64_t added_at = 0;
     };
     std::map<SequenceId, Track> live;
@@ -238,7 +287,7 @@ TEST(SchedulerTest, RandomWorkloads) {
       if (step < 300 && pick(0, 2) == 0) {
         SequenceSpec spec = Spec(next, pick(1, 60), pick(0, 20), pick(-2, 2), step);
         scheduler.Add(spec);
-        live[next] = {spec, 0, 0, -1, step};
+        live[next] = {spec, 0, 0, -1, false, step};
         ++next;
         ++added;
       }
@@ -253,6 +302,7 @@ TEST(SchedulerTest, RandomWorkloads) {
       for (const auto& [id, slot] : plan.preempted) {
         ASSERT_EQ(live.at(id).slot, slot);
         live.at(id).slot = -1;
+        live.at(id).started = false;
       }
       ASSERT_FALSE(plan.entries.empty() && !live.empty()) << "stalled, seed " << seed;
       std::map<int32_t, int> slots;
@@ -262,11 +312,12 @@ TEST(SchedulerTest, RandomWorkloads) {
         tokens += entry.num_tokens;
         ASSERT_EQ(++slots[entry.slot], 1);
         ASSERT_LT(entry.slot, options.num_slots);
-        ASSERT_EQ(entry.first, track.slot < 0);
-        if (!entry.first) {
+        ASSERT_EQ(entry.first, !track.started);
+        if (track.slot >= 0) {
           ASSERT_EQ(entry.slot, track.slot);
         }
         track.slot = entry.slot;
+        track.started = true;
         if (entry.prefill) {
           track.prefilled += entry.num_tokens;
           ASSERT_LE(track.prefilled, track.spec.num_prefill_tokens);
@@ -281,12 +332,28 @@ TEST(SchedulerTest, RandomWorkloads) {
       ASSERT_LE(tokens, options.max_batched_tokens);
       scheduler.Apply(plan);
       for (const PlanEntry& entry : plan.entries) {
-        const Track& track = live.at(entry.id);
-        if (track.prefilled == track.spec.num_prefill_tokens &&
-            track.decoded == track.spec.num_decode_steps) {
+        const Track track = live.at(entry.id);
+        if (track.prefilled < track.spec.num_prefill_tokens ||
+            track.decoded < track.spec.num_decode_steps) {
+          continue;
+        }
+        live.erase(entry.id);
+        ++completed;
+        if (step >= 300 || pick(0, 3) > 0) {
           scheduler.Remove(entry.id);
-          live.erase(entry.id);
-          ++completed;
+          continue;
+        }
+        std::vector<SequenceSpec> branches(pick(1, 5), track.spec);
+        for (SequenceSpec& spec : branches) {
+          spec.id = next++;
+          spec.num_prefill_tokens = pick(1, 5);
+        }
+        const std::vector<int32_t> slots = scheduler.Fork(entry.id, branches);
+        ASSERT_EQ(slots[0], entry.slot);
+        for (size_t i = 0; i < slots.size(); ++i) {
+          for (const auto& [id, other] : live) ASSERT_TRUE(slots[i] < 0 || other.slot != slots[i]);
+          live[branches[i].id] = {branches[i], 0, 0, slots[i], false, step};
+          ++added;
         }
       }
     }

@@ -1,5 +1,6 @@
 // LaunchDecodeStep (plain and replay) against the float64 recurrence.
 #include <algorithm>
+#include <functional>
 #include <map>
 
 #include "tests/kernels_cuda_recurrence/support.h"
@@ -87,8 +88,20 @@ class Layer {
     p.num_heads = c_.shape.heads;
     p.head_dim = c_.shape.head_dim;
     p.activation = c_.activation;
+    if (claims_) p.work_counters = counters_.as<uint32_t>();
+    if (start_first_) start_first_();
     EXPECT_CUDA_OK(LaunchDecodeStep(p, nullptr));
     EXPECT_CUDA_OK(cudaDeviceSynchronize());
+  }
+
+  // From now on blocks take their work piece by piece.
+  void ClaimWork() { claims_ = true; }
+  // Called before every launch.
+  void StartFirst(std::function<void()> launch) { start_first_ = std::move(launch); }
+  std::vector<uint32_t> counters() const {
+    std::vector<uint32_t> values(2);
+    EXPECT_CUDA_OK(cudaMemcpy(values.data(), counters_.get(), 8, cudaMemcpyDefault));
+    return values;
   }
 
   void Advance(const std::vector<int32_t>& slots, const std::vector<uint8_t>& written) {
@@ -101,6 +114,7 @@ class Layer {
   }
 
   const Buffer& o() const { return o_; }
+  const Buffer& squares() const { return squares_; }
   std::mt19937& random() { return random_; }
 
  private:
@@ -113,6 +127,9 @@ class Layer {
   Buffer lower_bound_;
   std::vector<ReferenceSequence> reference_;
   Buffer o_, squares_;
+  bool claims_ = false;
+  std::function<void()> start_first_;
+  Buffer counters_ = Upload(std::vector<uint32_t>{0, 0});
 };
 
 // Measured errors are about half of these.
@@ -217,6 +234,84 @@ TEST_P(LongBatchTest, GivesTheBitsOfAShortOne) {
 INSTANTIATE_TEST_SUITE_P(All, LongBatchTest,
                          testing::Values(DType::kF16, DType::kBF16, DType::kF8E4M3),
                          [](const auto& info) { return std::string(Name(info.param)); });
+
+// A prompt on a stream of its own that takes most multiprocessors for longer than a decode step.
+class LongPrompts {
+ public:
+  explicit LongPrompts(Shape shape) : slab_(DType::kF16, kPrompts, shape) {
+    std::vector<PrefillSequence> sequences;
+    for (int s = 0; s < kPrompts; ++s) sequences.push_back({s * kTokens, kTokens, s, true});
+    const PrefillPlan plan = PlanPrefill(sequences, shape.head_dim, DType::kBF16, DType::kF16);
+    const size_t rows = static_cast<size_t>(kPrompts) * kTokens;
+    qfi_ = Buffer(rows * 3 * shape.d() * 2), o_ = Buffer(rows * shape.d() * 2);
+    EXPECT_CUDA_OK(cudaMemset(qfi_.get(), 0, qfi_.bytes()));
+    bound_ = Upload(std::vector<float>(shape.d(), 0.5f)), items_ = Upload(plan.items);
+    workspace_ =
+        Buffer(PrefillWorkspaceBytes(plan.num_workspace_states, shape.heads, shape.head_dim));
+    params_.qfi = qfi_.get(), params_.o = o_.get();
+    params_.lower_bound = bound_.as<float>();
+    params_.items = items_.as<PrefillItem>();
+    params_.workspace = workspace_.get();
+    params_.state = slab_.view();
+    params_.num_items = static_cast<int32_t>(plan.items.size());
+    params_.has_long_sequences = plan.has_long_sequences;
+    params_.num_heads = shape.heads, params_.head_dim = shape.head_dim;
+    EXPECT_CUDA_OK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  }
+  ~LongPrompts() { cudaStreamDestroy(stream_); }
+  void Start() { EXPECT_CUDA_OK(LaunchPrefill(params_, stream_)); }
+
+ private:
+  static constexpr int kPrompts = 7, kTokens = 1024;
+  Slab slab_;
+  Buffer qfi_, o_, bound_, items_, workspace_;
+  PrefillParams params_;
+  cudaStream_t stream_ = nullptr;
+};
+
+// Work that blocks take piece by piece gives the bits of fixed parts, also if most blocks start
+// late, and the counters are as they were after every launch.
+class ClaimedWorkTest : public testing::TestWithParam<std::tuple<DType, int, bool>> {};
+
+TEST_P(ClaimedWorkTest, GivesTheBitsOfFixedParts) {
+  HGRN2_REQUIRE_GPU();
+  const auto [dtype, batch, late] = GetParam();
+  constexpr int kReplay = 8;
+  const Case c = {{16, 128}, dtype, DType::kBF16, kReplay, 3};
+  Layer fixed(c, batch, 5), claimed(c, batch, 5);
+  claimed.ClaimWork();
+  LongPrompts prompts(c.shape);
+  if (late) claimed.StartFirst([&] { prompts.Start(); });
+  std::vector<int32_t> slots(batch), rows(batch);
+  for (int b = 0; b < batch; ++b) slots[b] = b, rows[b] = batch - 1 - b;
+  for (int step = 0; step < 2 * kReplay + 3; ++step) {
+    std::vector<uint8_t> reset(batch);
+    for (int b = 0; b < batch; ++b) reset[b] = step == 0 || b % kReplay == step;  // different ages
+    std::vector<int32_t> fed = slots;
+    if (step > 0 && batch > 2) fed[(step + 1) % batch] = -1;  // padding
+    const std::vector<float> qfi = RandomQfi(batch, c.shape.d(), DType::kBF16, fixed.random());
+    for (Layer* layer : {&fixed, &claimed}) {
+      layer->Run(fed, reset, rows, qfi);
+      layer->Advance(fed, reset);
+    }
+    ASSERT_EQ(fixed.o().Read(), claimed.o().Read()) << "step " << step;
+    ASSERT_EQ(fixed.squares().Read(), claimed.squares().Read()) << "step " << step;
+    ASSERT_EQ(claimed.counters(), (std::vector<uint32_t>{0, 0})) << "step " << step;
+  }
+  EXPECT_EQ(
+      GatherStates(fixed.slab(), fixed.ring(), fixed.lower_bound(), slots, DType::kBF16),
+      GatherStates(claimed.slab(), claimed.ring(), claimed.lower_bound(), slots, DType::kBF16));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ClaimedWorkTest,
+                         testing::Combine(testing::Values(DType::kF16, DType::kBF16,
+                                                          DType::kF8E4M3),
+                                          testing::Values(1, 2, 17, 64, 301), testing::Bool()),
+                         [](const auto& info) {
+                           return std::string(Name(std::get<0>(info.param))) + "_b" +
+                                  std::to_string(std::get<1>(info.param)) +
+                                  (std::get<2>(info.param) ? "_late" : "");
+                         });
 
 std::vector<Case> Cases() {
   std::vector<Case> cases;

@@ -74,6 +74,11 @@ struct DecodeStepParams {
   // fetched before that kernel (the projection) has ended. slots, token_rows, reset, age and
   // lower_bound must have been final before it started. Ignored below sm_90.
   bool programmatic = false;
+  // Two zeros on the device, zeros again when the kernel ends; null: none. With them, and where the
+  // pipeline of replay.md runs, blocks take their work piece by piece instead of a fixed part each:
+  // for a step beside another kernel, which keeps some blocks from starting with the others. The
+  // same bits. REQUIRES: no other kernel that may run at the same time uses them.
+  uint32_t* work_counters = nullptr;
 };
 cudaError_t LaunchDecodeStep(const DecodeStepParams& params, cudaStream_t stream);
 

@@ -1,8 +1,9 @@
 // The pipeline of the replay kernel: where a stage lies in shared memory, and the warp that fills
 // it.
 //
-// An item is (sequence, head). A block takes every gridDim.x-th item; one warp fetches items into a
-// ring of stages, four warps consume them.
+// An item is (sequence, head). A block takes every gridDim.x-th item, or (DecodeStepParams::
+// work_counters) the next that no block has taken; one warp fetches items into a ring of stages,
+// four warps consume them.
 #pragma once
 
 #include <cuda.h>
@@ -33,11 +34,12 @@ struct KernelParams {
   bool folds_first = false;
   // What is read goes out of L2 first. Better with few items, worse with many (measured).
   bool evict_first = false;
+  int32_t first_claim = 1;  // items a block takes at once when it starts; then one at a time
 };
 
 // What the fetching warp knows of an item.
 struct alignas(16) Item {
-  int row = 0;    // in qfi and o
+  int row = 0;    // in qfi and o; < 0: no item, the block has done its part
   int slot = -1;  // < 0: padding
   int head = 0;
   int n = 0;   // tokens in the ring
@@ -235,6 +237,57 @@ __device__ __forceinline__ void Produce(const KernelParams& params, const CUtens
       __syncwarp();
     }
   }
+}
+
+// The same for items that blocks take from a common counter, in the order of their indices. The
+// next one is asked for before the stages are waited for, so the counter's latency and the chain
+// slot -> age -> address pass while the block works. A block that starts late takes what is left.
+template <typename S>
+__device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const CUtensorMap& map,
+                                               char* stages, const BarrierAddresses& barriers) {
+  const DecodeStepParams& p = params.p;
+  const int lane = threadIdx.x % 32, stage_bytes = Stage<S>::Bytes(p.ring.length);
+  const uint32_t total = static_cast<uint32_t>(p.batch * p.num_heads);
+  const uint64_t policy = params.evict_first ? EvictFirstPolicy() : EvictNormalPolicy();
+  uint32_t* const taken = p.work_counters;
+  uint32_t* const left = p.work_counters + 1;  // blocks that found nothing more
+  GridDependencyWait();
+  GridDependencyLaunch();
+  Cursor at;
+  uint32_t size = static_cast<uint32_t>(params.first_claim);
+  uint32_t claim = lane == 0 ? atomicAdd(taken, size) : 0;
+#pragma unroll 1
+  while (true) {
+    const uint32_t base = __shfl_sync(0xffffffffu, claim, 0);
+    if (base >= total) break;
+    const int count = static_cast<int>(min(size, total - base));
+    if (lane == 0) claim = atomicAdd(taken, 1u);
+    Item mine;
+    if (lane < count) mine = Describe(p, static_cast<int>(base) + lane);
+#pragma unroll 1
+    for (int j = 0; j < count; ++j) {
+      const Item item = Broadcast(mine, j);
+      if (lane == 0) {
+        char* stage = stages + at.stage * stage_bytes;
+        const BarrierAddresses bar = barriers.At(at.stage);
+        MbarrierWait(bar.empty, at.parity ^ 1);
+        FetchState<S>(p, map, item, SharedAddress(stage), bar, policy);
+        FetchToken<S>(p, item, stage, bar.token);
+      }
+      at.Advance(params.stages);
+      __syncwarp();
+    }
+    size = 1;
+  }
+  if (lane != 0) return;
+  const BarrierAddresses bar = barriers.At(at.stage);
+  MbarrierWait(bar.empty, at.parity ^ 1);
+  Item end;
+  end.row = -1;
+  FetchToken<S>(p, end, stages + at.stage * stage_bytes, bar.token);
+  // The last block to leave: nobody touches the counters any more.
+  __threadfence();
+  if (atomicInc(left, gridDim.x - 1) == gridDim.x - 1) atomicExch(taken, 0u);
 }
 
 }  // namespace hgrn2::cuda::replay

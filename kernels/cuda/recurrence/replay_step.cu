@@ -41,8 +41,9 @@ __device__ __forceinline__ void WriteOutput(const DecodeStepParams& p, const Vie
   if (column % kSumSquareGroup == 0) p.sum_squares[at / kSumSquareGroup] = square;
 }
 
-// One of the consuming warps: its rows of all items of the block.
-template <typename S>
+// One of the consuming warps: its rows of all items of the block; kClaimed: until there are no
+// more.
+template <typename S, bool kClaimed>
 __device__ __forceinline__ void Consume(const KernelParams& params, char* stages,
                                         const BarrierAddresses& barriers, Scratch& scratch,
                                         int items) {
@@ -54,11 +55,12 @@ __device__ __forceinline__ void Consume(const KernelParams& params, char* stages
   Cursor at;
   int buffer = 0;
 #pragma unroll 1
-  for (int i = 0; i < items; ++i) {
+  for (int i = 0; kClaimed || i < items; ++i) {
     char* stage = stages + at.stage * stage_bytes;
     const BarrierAddresses bar = barriers.At(at.stage);
     MbarrierWait(bar.token, at.parity);
     const Item item = *reinterpret_cast<const Item*>(stage + Stage<S>::kItem);
+    if (kClaimed && item.row < 0) return;
     const View<S> view(stage, item.n);
     if (item.slot >= 0) {
       const int64_t slot_head = static_cast<int64_t>(item.slot) * p.num_heads + item.head;
@@ -95,7 +97,7 @@ __device__ __forceinline__ void Consume(const KernelParams& params, char* stages
   }
 }
 
-template <typename S>
+template <typename S, bool kClaimed>
 __global__ void __launch_bounds__(kThreads, kMostBlocks)
     ReplayKernel(const __grid_constant__ KernelParams params,
                  const __grid_constant__ CUtensorMap map) {
@@ -119,10 +121,12 @@ __global__ void __launch_bounds__(kThreads, kMostBlocks)
   __syncthreads();
   const int total = params.p.batch * params.p.num_heads;
   const int items = (total - static_cast<int>(blockIdx.x) + gridDim.x - 1) / gridDim.x;
-  if (threadIdx.x / 32 == kWarps) {
-    Produce<S>(params, map, stages, addresses, items);
+  if (threadIdx.x / 32 != kWarps) {
+    Consume<S, kClaimed>(params, stages, addresses, scratch, items);
+  } else if constexpr (kClaimed) {
+    ProduceClaimed<S>(params, map, stages, addresses);
   } else {
-    Consume<S>(params, stages, addresses, scratch, items);
+    Produce<S>(params, map, stages, addresses, items);
   }
 #else
   (void)map;
@@ -167,7 +171,7 @@ bool MakeMap(void* states, CUtensorMap* map) {
 // Whether the driver runs code that was compiled for sm_90 or later.
 bool IsCompiledForDevice() {
   cudaFuncAttributes attributes;
-  if (cudaFuncGetAttributes(&attributes, ReplayKernel<__half>) == cudaSuccess)
+  if (cudaFuncGetAttributes(&attributes, ReplayKernel<__half, false>) == cudaSuccess)
     return attributes.ptxVersion >= 90;
   cudaGetLastError();
   return false;
@@ -204,7 +208,8 @@ cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   Residence residence;
   HGRN2_CUDA_RETURN_IF_ERROR(
       ChooseResidence(device, p.ring.length, Stage<S>::Bytes(p.ring.length), &residence));
-  const auto kernel = ReplayKernel<S>;
+  const bool claimed = p.work_counters != nullptr;
+  const auto kernel = claimed ? ReplayKernel<S, true> : ReplayKernel<S, false>;
   HGRN2_CUDA_RETURN_IF_ERROR(AllowMostSharedMemory(kernel));
   const int items = p.batch * p.num_heads, grid = std::min(items, residence.blocks * processors);
   const int items_per_block = static_cast<int>(CeilDiv(items, grid));
@@ -213,6 +218,7 @@ cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   params.stages = residence.stages;
   params.folds_first = items_per_block <= kFewItems;
   params.evict_first = items_per_block <= 4 * kFewItems;
+  params.first_claim = std::min(items_per_block, residence.stages);
   return cuda::Launch(kernel, dim3(grid), dim3(kThreads), residence.shared_bytes, stream,
                       p.programmatic, params, map);
 }

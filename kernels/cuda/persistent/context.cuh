@@ -136,6 +136,9 @@ struct Context {
   const TileRange* ranges;      // this block's, in shared memory
   uint32_t flag = 0;            // of the cells that the current phase writes
   uint32_t target = 0;          // of the grid barrier
+  // Flags: tiles of a product whose sums are formed together, and this thread's part: of one tile
+  // of them, one token's rows threadIdx.x % 8 and 8 further.
+  int group = 0, unit_tile = 0, unit_token = 0;
   int traced = 0;
 
   __device__ __forceinline__ void Trace() {

@@ -202,6 +202,9 @@ __device__ __forceinline__ void Consume(Context<T::kFlags>& c) {
   if (T::kFlags) {
     c.flag = __ldcg(&c.ws.header->flag) + 1;
     if (tid == 0) *c.embedded_flag = c.flag;
+    c.group = kConsumers / 8 / p.batch;
+    c.unit_tile = tid / 8 / p.batch;
+    c.unit_token = tid / 8 % p.batch;
   }
   c.Sync();
   Embed<kFp8>(c);
@@ -212,22 +215,23 @@ __device__ __forceinline__ void Consume(Context<T::kFlags>& c) {
 #pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
     const ProductArgs a = ArgsOf<kFp8>(c, phase);
+    const LayerPointers& layer = c.layers[a.product == kHead ? 0 : phase / kProductsPerLayer];
+    // In here: its registers are free outside of the q, f, i product.
+    StateUnit<S, T::kFlags> state(c);
+    const bool early = kEarly && a.product == kQfi && int(blockIdx.x) < state.Units(p);
+    if (T::kFlags && early) state.Bind(layer, blockIdx.x);
     c.Wait();
     if (tid == 0) *c.progress = phase + 1;
     if (a.product == kHead) GridDependencyLaunch();
-    const int l = phase / kProductsPerLayer;
-    // In here: its registers are free outside of the q, f, i product.
-    StateUnit<S, T::kFlags> state(c);
     RunProduct<T, kFp8>(c, a, [&] {
-      if (kEarly && a.product == kQfi && static_cast<int>(blockIdx.x) < state.Units(p)) {
-        state.Bind(c.layers[l], blockIdx.x);
-        state.Load();
-      }
+      if (!early) return;
+      if (!T::kFlags) state.Bind(layer, blockIdx.x);
+      state.Load();
     });
     if (a.product == kHead) break;
     c.Arrive();
     if (a.product == kQfi) {
-      RunStates<kEarly>(c, c.layers[l], state);
+      RunStates<kEarly>(c, layer, state);
       c.Arrive();
     }
   }

@@ -1,7 +1,7 @@
 // What goes into a product of the layer and what happens to its sums.
 //
-// Epilogues run on whole warps, on pairs of sums of one token: rows g and g + 8 of a tile. Prepare
-// fetches what Finish will need and is called before the multiplications.
+// Epilogues run on whole warps, whose lanes hold all rows of their tiles. Prepare fetches what
+// Finish will need and is called before the multiplications.
 #pragma once
 
 #include "kernels/cuda/persistent/context.cuh"
@@ -26,6 +26,15 @@ struct ProductArgs {
   float uncarry;  // FP8: what x carried and what unpacking took off; else 1
 };
 
+// A thread's part of the epilogue: rows g and g + 8 of one tile for one token.
+struct Unit {
+  int tile, token, g;
+  bool valid;
+};
+// Lanes between those of rows g and g + 1.
+template <bool kFlags>
+constexpr int kRowLanes = kFlags ? 1 : 4;
+
 template <bool kFlags>
 struct EpilogueInputs {
   float2 scale, weight;
@@ -33,26 +42,25 @@ struct EpilogueInputs {
 };
 
 template <bool kFlags>
-__device__ __forceinline__ Cell<kFlags>* ResidualAt(const Context<kFlags>& c, int tile, int token,
-                                                    int g) {
-  return c.ws.x + token * c.ws.stride + tile * 16 + g;
+__device__ __forceinline__ Cell<kFlags>* ResidualAt(const Context<kFlags>& c, const Unit& u) {
+  return c.ws.x + u.token * c.ws.stride + u.tile * 16 + u.g;
 }
 
 // Loads only: nothing here waits for them.
 template <bool kFlags>
 __device__ __forceinline__ EpilogueInputs<kFlags> Prepare(const Context<kFlags>& c,
-                                                          const ProductArgs<kFlags>& a, int tile,
-                                                          int token, int g) {
+                                                          const ProductArgs<kFlags>& a,
+                                                          const Unit& u) {
   EpilogueInputs<kFlags> in = {{1, 1}, {0, 0}, {}};
-  const int row = a.product == kGateUp ? tile * 8 + g : tile * 16 + g;
+  const int row = a.product == kGateUp ? u.tile * 8 + u.g : u.tile * 16 + u.g;
   if (a.scale != nullptr) {
     in.scale = {__ldg(a.scale + row),
                 __ldg(a.scale + row + (a.product == kGateUp ? static_cast<int>(c.p.shape.m) : 8))};
   }
   if (a.next_norm != nullptr) {
     in.weight = {__ldg(a.next_norm + row), __ldg(a.next_norm + row + 8)};
-    if (token < c.p.batch) {
-      const Cell<kFlags>* x = ResidualAt(c, tile, token, g);
+    if (u.valid) {
+      const Cell<kFlags>* x = ResidualAt(c, u);
       in.x[0] = LoadCell(x), in.x[1] = LoadCell(x + 8);
     }
   }
@@ -61,9 +69,10 @@ __device__ __forceinline__ EpilogueInputs<kFlags> Prepare(const Context<kFlags>&
 
 // Makes pairs of neighbouring channels from rows g and g + 8 of a tile of 16: the lanes of rows g
 // and g ^ 1 exchange one of their two numbers. Returns this lane's pair, *index in the tile.
+template <bool kFlags>
 __device__ __forceinline__ uint32_t PairRows(float low, float high, int g, int* index) {
   const bool odd = g % 2 != 0;
-  const float other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 4);
+  const float other = __shfl_xor_sync(0xffffffffu, odd ? low : high, kRowLanes<kFlags>);
   *index = odd * 4 + g / 2;
   return odd ? Bf16Pair(other, high) : Bf16Pair(low, other);
 }
@@ -71,11 +80,10 @@ __device__ __forceinline__ uint32_t PairRows(float low, float high, int g, int* 
 // x += y; leaves what the next norm and the next product need.
 template <bool kFlags>
 __device__ __forceinline__ void FinishResidual(const Context<kFlags>& c,
-                                               const ProductArgs<kFlags>& a, int tile, int token,
-                                               int g, float2 y, EpilogueInputs<kFlags>& in) {
-  const bool valid = token < c.p.batch;
-  Cell<kFlags>* x = ResidualAt(c, tile, token, g);
-  if (valid) {
+                                               const ProductArgs<kFlags>& a, const Unit& u,
+                                               float2 y, EpilogueInputs<kFlags>& in) {
+  Cell<kFlags>* x = ResidualAt(c, u);
+  if (u.valid) {
     // O adds to what the last layer's down product or the embedding left, three phases ago; down to
     // what O left.
     const uint32_t written = c.flag - (a.product == kOut ? 3 : 2);
@@ -84,44 +92,44 @@ __device__ __forceinline__ void FinishResidual(const Context<kFlags>& c,
   }
   const float x0 = __uint_as_float(in.x[0].bits) + y.x, x1 = __uint_as_float(in.x[1].bits) + y.y;
   int pair = 0;
-  const uint32_t bits = PairRows(x0 * in.weight.x * a.carry, x1 * in.weight.y * a.carry, g, &pair);
-  const int row = token * c.ws.stride;
-  if (valid) StoreCell(c.ws.x_in + row + tile * 8 + pair, bits, c.flag);
+  const uint32_t bits =
+      PairRows<kFlags>(x0 * in.weight.x * a.carry, x1 * in.weight.y * a.carry, u.g, &pair);
+  const int row = u.token * c.ws.stride;
+  if (u.valid) StoreCell(c.ws.x_in + row + u.tile * 8 + pair, bits, c.flag);
   float squares = x0 * x0 + x1 * x1;
-  squares += __shfl_xor_sync(0xffffffffu, squares, 4);
-  squares += __shfl_xor_sync(0xffffffffu, squares, 8);
-  squares += __shfl_xor_sync(0xffffffffu, squares, 16);
-  if (!valid) return;
-  if (g == 0) StoreCell(c.ws.x_squares + row + tile, __float_as_uint(squares), c.flag);
+#pragma unroll
+  for (int rows = 1; rows < 8; rows *= 2) {
+    squares += __shfl_xor_sync(0xffffffffu, squares, rows * kRowLanes<kFlags>);
+  }
+  if (!u.valid) return;
+  if (u.g == 0) StoreCell(c.ws.x_squares + row + u.tile, __float_as_uint(squares), c.flag);
   StoreCell(x, __float_as_uint(x0), c.flag);
   StoreCell(x + 8, __float_as_uint(x1), c.flag);
 }
 
 template <bool kFlags>
 __device__ __forceinline__ void Finish(const Context<kFlags>& c, const ProductArgs<kFlags>& a,
-                                       int tile, int token, int g, float2 y,
-                                       EpilogueInputs<kFlags>& in) {
-  const bool valid = token < c.p.batch;
-  const float r = a.uncarry * (a.squares != nullptr && valid ? c.row_scale[token] : 1.0f);
+                                       const Unit& u, float2 y, EpilogueInputs<kFlags>& in) {
+  const float r = a.uncarry * (a.squares != nullptr && u.valid ? c.row_scale[u.token] : 1.0f);
   y.x *= in.scale.x * r;
   y.y *= in.scale.y * r;
-  if (a.next_norm != nullptr) return FinishResidual(c, a, tile, token, g, y, in);
-  const int cells = token * c.ws.stride;
+  if (a.next_norm != nullptr) return FinishResidual(c, a, u, y, in);
+  const int row = u.token * c.ws.stride;
   if (a.product == kQfi) {
     int pair = 0;
-    const uint32_t bits = PairRows(y.x, y.y, g, &pair);
-    if (valid) StoreCell(c.ws.qfi + cells + tile * 8 + pair, bits, c.flag);
+    const uint32_t bits = PairRows<kFlags>(y.x, y.y, u.g, &pair);
+    if (u.valid) StoreCell(c.ws.qfi + row + u.tile * 8 + pair, bits, c.flag);
   } else if (a.product == kGateUp) {  // rows g are gate's, rows g + 8 up's
-    const float u = Swish(y.x) * y.y * a.carry;
-    const float next = __shfl_xor_sync(0xffffffffu, u, 4);
-    if (valid && g % 2 == 0) {
-      StoreCell(c.ws.u + cells + tile * 4 + g / 2, Bf16Pair(u, next), c.flag);
+    const float out = Swish(y.x) * y.y * a.carry;
+    const float next = __shfl_xor_sync(0xffffffffu, out, kRowLanes<kFlags>);
+    if (u.valid && u.g % 2 == 0) {
+      StoreCell(c.ws.u + row + u.tile * 4 + u.g / 2, Bf16Pair(out, next), c.flag);
     }
-  } else if (valid) {
-    const int row = tile * 16 + g, vocab = static_cast<int>(c.p.shape.vocab);
-    float* out = c.p.logits + int64_t{token} * vocab;
-    if (row < vocab) out[row] = y.x;
-    if (row + 8 < vocab) out[row + 8] = y.y;
+  } else if (u.valid) {
+    const int channel = u.tile * 16 + u.g, vocab = static_cast<int>(c.p.shape.vocab);
+    float* out = c.p.logits + int64_t{u.token} * vocab;
+    if (channel < vocab) out[channel] = y.x;
+    if (channel + 8 < vocab) out[channel + 8] = y.y;
   }
 }
 

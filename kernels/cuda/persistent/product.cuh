@@ -27,6 +27,7 @@ struct Tiling {
 // with registers free, a stage's operands are read while the last stage's are multiplied.
 struct FlagTiling : Tiling<1, 1 << 14> {
   static constexpr bool kFlags = true;
+  static constexpr int kGroup = 1 << 16;  // whole tiles follow each other whatever their groups
 };
 
 // Order in which weights are consumed, and so fetched, for one product: groups of row tiles; in a
@@ -162,40 +163,54 @@ __device__ __forceinline__ void LoadActivations(const Cell<false>* x, int stride
 // own lanes, [pair of k-steps][token][64 bytes]. Columns past k become zeros, as their weights are.
 __device__ __forceinline__ void StageActivations(const Cell<true>* x, int stride, int k, int kpw,
                                                  int batch, uint32_t flag, uint32_t shared) {
-  constexpr int kLoads = 8;  // in flight per lane
+  constexpr int kLoads = 6;  // in flight per lane: all of a token's for K up to 6144
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int first = warp * kpw * 16;                   // column
   const int pieces = kpw * 4, total = batch * pieces;  // of 4 columns: 16 bytes of cells
   const int inside = (k - first) / 4;
+  x += first / 2;
   int token = 0, piece = lane;
+  auto wrap = [&] {
+    const bool over = piece >= pieces;
+    piece -= over ? pieces : 0;
+    token += over;
+  };
+  wrap();
 #pragma unroll 1
   for (int base = 0; base < total; base += kLoads * 32) {
-    int from[kLoads];
-    uint32_t to[kLoads];
+    const Cell<true>* from[kLoads];
+    uint32_t to[kLoads], missing = 0;
     Cell<true> v[kLoads][2];
-    uint32_t missing = 0;
 #pragma unroll
     for (int j = 0; j < kLoads; ++j) {
-      while (piece >= pieces) piece -= pieces, ++token;
-      from[j] = token * stride + first / 2 + piece * 2;
-      to[j] = shared + (piece / 8 * batch + token) * 64 + piece % 8 * 8;
-      v[j][0].bits = v[j][1].bits = 0;
-      if (token < batch && piece < inside) missing |= 1u << j;
-      if (token >= batch) to[j] = 0;
-      piece += 32;
-    }
-    while (__any_sync(0xffffffffu, missing != 0)) {
-#pragma unroll
-      for (int j = 0; j < kLoads; ++j) {
-        if (missing >> j & 1) LoadCells(x + from[j], v[j]);
+      if (base + j * 32 >= total) break;
+      from[j] = x + (token * stride + piece * 2);
+      to[j] = token < batch ? shared + (piece / 8 * batch + token) * 64 + piece % 8 * 8 : 0;
+      if (token < batch && piece < inside) {
+        LoadCells(from[j], v[j]);
+        missing |= 1u << j;
+      } else {
+        v[j][0].bits = v[j][1].bits = 0;
       }
+      piece += 32;
+      wrap();
+      wrap();  // a token has at least 16 pieces
+    }
+    while (true) {
 #pragma unroll
       for (int j = 0; j < kLoads; ++j) {
+        if (base + j * 32 >= total) break;
         if (v[j][0].Ready(flag) && v[j][1].Ready(flag)) missing &= ~(1u << j);
       }
+      if (!__any_sync(0xffffffffu, missing != 0)) break;
+#pragma unroll
+      for (int j = 0; j < kLoads; ++j) {
+        if (missing >> j & 1) LoadCells(from[j], v[j]);
+      }
     }
 #pragma unroll
     for (int j = 0; j < kLoads; ++j) {
+      if (base + j * 32 >= total) break;
       if (to[j] != 0) StoreShared8(to[j], v[j][0].bits, v[j][1].bits);
     }
   }
@@ -211,6 +226,23 @@ __device__ __forceinline__ void StorePartial(float* scratch, int tile, const flo
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Partial(scratch, tile, 0, warp)[lane] = {acc[0], acc[2]};
   Partial(scratch, tile, 1, warp)[lane] = {acc[1], acc[3]};
+}
+
+// Flags: of one tile and one token, per warp 8 x (row g, row g + 8). 64 bytes more keep neighbours
+// in other banks.
+__device__ __forceinline__ float2* FlagPartial(float* scratch, int tile, int token, int batch) {
+  return reinterpret_cast<float2*>(scratch) + (tile * batch + token) * (kConsumerWarps * 8 + 8);
+}
+static_assert(kConsumers / 8 * (kConsumerWarps * 8 + 8) * sizeof(float2) <= kScratchBytes);
+__device__ __forceinline__ void StoreFlagPartial(float* scratch, int tile, int batch,
+                                                 const float (&acc)[4]) {
+  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, token = threadIdx.x % 4 * 2;
+  if (token < batch) {
+    FlagPartial(scratch, tile, token, batch)[warp * 8 + g] = {acc[0], acc[2]};
+  }
+  if (token + 1 < batch) {
+    FlagPartial(scratch, tile, token + 1, batch)[warp * 8 + g] = {acc[1], acc[3]};
+  }
 }
 
 // A lane's weights of one stage, of whatever type: the bytes are the same.
@@ -333,7 +365,7 @@ __device__ __forceinline__ void MultiplyTiles(RingState& ring,
   auto add = [&](const float(&sums)[2][1][4]) {
     AddParts(sums, acc);
     if (++added < stages) return;
-    StorePartial(scratch, tile++, acc[0]);
+    StoreFlagPartial(scratch, tile++, batch, acc[0]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) acc[0][i] = 0;
     added = 0;
@@ -452,7 +484,8 @@ __device__ __forceinline__ void AwaitRowScales(const Cell<true>* squares, int st
 
 // A whole product for this block's tiles. One body for all products, with its differences in data
 // (ProductArgs, epilogue.cuh): the code of a step must stay in the instruction cache.
-// `then` is called once, behind the loads of the first activations: for loads of what comes next.
+// `then` is called once: for loads of what comes next. With flags ahead of the wait for
+// activations, without them behind their loads.
 template <typename T, bool kFp8, typename Then>
 __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductArgs<T::kFlags>& a,
                                            Then&& then) {
@@ -462,38 +495,51 @@ __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductA
     return;
   }
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
-  constexpr int kUnits = T::kGroup * T::kNTiles * 64 / kConsumers;  // per thread at most
+  // Per thread at most.
+  constexpr int kUnits = T::kFlags ? 1 : T::kGroup * T::kNTiles * 64 / kConsumers;
+  const int group = T::kFlags ? c.group : T::kGroup;
   const int groups = static_cast<int>(c.p.shape.d) / 16, batch = c.p.batch;
-  const uint32_t flag = c.flag - 1;  // of the inputs
 #pragma unroll 1
-  for (int g0 = 0; g0 < a.range.count; g0 += T::kGroup) {
-    const int tiles = min(T::kGroup, a.range.count - g0);
-    const int units = tiles * T::kNTiles * 64;  // of (row g, row g + 8) x one token
-    auto tile_of = [&](int unit) { return a.range.first + g0 + unit / (64 * T::kNTiles); };
-    auto token_of = [&](int unit) {
-      return unit / 64 % T::kNTiles * 8 + lane % 4 * 2 + unit / 32 % 2;
+  for (int g0 = 0; g0 < a.range.count; g0 += group) {
+    const int tiles = min(group, a.range.count - g0);
+    auto works = [&](int i) {  // the same for all lanes of a warp
+      if constexpr (T::kFlags) return warp * 4 < tiles * batch;
+      return i * kConsumers + tid < tiles * T::kNTiles * 64;
+    };
+    auto unit_of = [&](int i) {
+      Unit u;
+      if constexpr (T::kFlags) {
+        u = {a.range.first + g0 + c.unit_tile, c.unit_token, lane % 8, c.unit_tile < tiles};
+        if (!u.valid) u.tile = a.range.first + g0;
+      } else {
+        const int unit = i * kConsumers + tid;
+        u = {a.range.first + g0 + unit / (64 * T::kNTiles),
+             unit / 64 % T::kNTiles * 8 + lane % 4 * 2 + unit / 32 % 2, lane / 4, true};
+        u.valid = u.token < batch;
+      }
+      return u;
     };
     EpilogueInputs<T::kFlags> inputs[kUnits];
     auto prepare = [&] {
 #pragma unroll
       for (int i = 0; i < kUnits; ++i) {
-        const int unit = i * kConsumers + tid;
-        if (unit < units) inputs[i] = Prepare(c, a, tile_of(unit), token_of(unit), lane / 4);
+        if (works(i)) inputs[i] = Prepare(c, a, unit_of(i));
       }
     };
     const bool scaled = g0 == 0 && a.squares != nullptr;
     if constexpr (T::kFlags) {
+      // All that does not need the activations comes before the wait for them.
       StageWeights<kFp8> first;
+      prepare();
+      if (g0 == 0) then();
       first.Take(c.ring);
       const uint32_t activations = c.activations + warp * batch * a.kpw * 32;
       if (g0 == 0) {
-        StageActivations(a.x, c.ws.stride, a.k, a.kpw, batch, flag, activations);
+        StageActivations(a.x, c.ws.stride, a.k, a.kpw, batch, c.flag - 1, activations);
         c.Received();
       } else {
         c.Sync();  // the last group's partial sums have been read
       }
-      prepare();  // behind the activations: these loads may have to come from memory
-      if (g0 == 0) then();
       if (kFp8 && a.product != kHead) {
         MultiplyTiles<kFp8, true>(c.ring, first, a.kpw, tiles, activations, batch, c.scratch);
       } else {
@@ -545,16 +591,22 @@ __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductA
     }
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
-      const int unit = i * kConsumers + tid;
-      if (unit >= units) break;
+      if (!works(i)) break;
+      const Unit u = unit_of(i);
       float2 y = {0, 0};
 #pragma unroll
       for (int w = 0; w < kConsumerWarps; ++w) {
-        const float2 part = Partial(c.scratch, unit / 64, unit / 32 % 2, w)[lane];
+        float2 part;
+        if constexpr (T::kFlags) {
+          part = FlagPartial(c.scratch, u.tile - a.range.first - g0, u.token, batch)[w * 8 + u.g];
+        } else {
+          const int unit = i * kConsumers + tid;
+          part = Partial(c.scratch, unit / 64, unit / 32 % 2, w)[lane];
+        }
         y.x += part.x;
         y.y += part.y;
       }
-      Finish(c, a, tile_of(unit), token_of(unit), lane / 4, y, inputs[i]);
+      Finish(c, a, u, y, inputs[i]);
     }
   }
 }

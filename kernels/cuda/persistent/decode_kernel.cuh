@@ -210,14 +210,16 @@ __device__ __forceinline__ void Consume(Context<T::kFlags>& c) {
   Embed<kFp8>(c);
   c.Arrive();
   const int phases = p.shape.NumPhases();
-  // Larger batches have no registers left for a state that waits while a product runs.
-  constexpr bool kEarly = T::kNTiles == 1;
+  // A wide state with flags, as with larger batches, leaves no registers for it to wait in while a
+  // product runs.
+  constexpr bool kEarly = T::kNTiles == 1 && !(T::kFlags && S::kRows > 8);
 #pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
     const ProductArgs a = ArgsOf<kFp8>(c, phase);
     const LayerPointers& layer = c.layers[a.product == kHead ? 0 : phase / kProductsPerLayer];
     // In here: its registers are free outside of the q, f, i product.
     StateUnit<S, T::kFlags> state(c);
+    if (kEarly) state.ClearLoaded();
     const bool early = kEarly && a.product == kQfi && int(blockIdx.x) < state.Units(p);
     if (T::kFlags && early) state.Bind(layer, blockIdx.x);
     c.Wait();
@@ -326,6 +328,9 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
     case 128:
       if constexpr (T::kNTiles == 1) {
         if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
+        if constexpr (T::kFlags) {
+          if (pairs * 4 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 4>>(p, stream);
+        }
         if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       }
       if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);

@@ -484,7 +484,7 @@ __device__ __forceinline__ void AwaitRowScales(const Cell<true>* squares, int st
 
 // A whole product for this block's tiles. One body for all products, with its differences in data
 // (ProductArgs, epilogue.cuh): the code of a step must stay in the instruction cache.
-// `then` is called once: for loads of what comes next. With flags ahead of the wait for
+// `then` is called once, for loads of what comes next: with flags ahead of the wait for
 // activations, without them behind their loads.
 template <typename T, bool kFp8, typename Then>
 __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductArgs<T::kFlags>& a,

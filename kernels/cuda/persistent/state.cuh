@@ -170,7 +170,7 @@ struct StateUnit {
   static constexpr int kRows = S::kRows;
   static constexpr int kSlices = S::kSlices;
   // Tokens of the ring whose loads go out early; longer rings load the rest in Rebuild.
-  static constexpr int kEarly = S::kNarrow ? (kFlags ? 4 : 8) : kFlags && kRows > 4 ? 8 : 16;
+  static constexpr int kEarly = S::kNarrow ? 8 : 16;
   static constexpr int kInputs = (kEarly * S::kQuads + kConsumers - 1) / kConsumers;
 
   Context<kFlags>& c;
@@ -191,6 +191,20 @@ struct StateUnit {
 
   __device__ __forceinline__ explicit StateUnit(Context<kFlags>& context)
       : c(context), scratch(*reinterpret_cast<StateScratch*>(context.scratch)) {}
+
+  // Defines what Load and Rebuild may leave alone. Without it ptxas keeps old contents alive through
+  // the whole step.
+  __device__ __forceinline__ void ClearLoaded() {
+    raw = {};
+#pragma unroll
+    for (uint2& input : inputs) input = {0, 0};
+#pragma unroll
+    for (uint16_t& gate : gates) gate = 0;
+  }
+  __device__ __forceinline__ void ClearState() {
+#pragma unroll
+    for (float4& row : state) row = {0, 0, 0, 0};
+  }
 
   __device__ __forceinline__ static int Units(const DecodeParams& p) {
     return p.batch * p.heads * kSlices;
@@ -252,12 +266,7 @@ struct StateUnit {
 
   // Everything that does not need the current token: `state` becomes S_{t-1}.
   __device__ __forceinline__ void Rebuild() {
-    if (slot < 0) return;
-    if (reset) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) state[r] = {0, 0, 0, 0};
-      return;
-    }
+    if (slot < 0 || reset) return ClearState();
     if (ring.count > 0) PrepareReplay();
     raw.Convert(c.p.state_dtype, state);
     if (ring.count == 0) return;
@@ -476,6 +485,8 @@ __device__ __forceinline__ void RunStates(Context<kFlags>& c, const LayerPointer
                                           StateUnit<S, kFlags>& first) {
   const int units = first.Units(c.p);
   int unit = blockIdx.x;
+  if (!kLoaded) first.ClearLoaded();
+  first.ClearState();
   if (unit < units) {
     if (!kLoaded) {
       first.Bind(layer, unit);

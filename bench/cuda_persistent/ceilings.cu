@@ -1,5 +1,6 @@
 #include "bench/cuda_persistent/ceilings.h"
 #include "kernels/cuda/persistent/async.cuh"
+#include "kernels/cuda/persistent/exchange.cuh"
 #include "tests/kernels_cuda_persistent/random_model.h"
 
 namespace hgrn2::cuda::test {
@@ -48,6 +49,24 @@ __global__ void BarrierKernel(uint32_t* counter, int rounds) {
   for (int i = 1; i <= rounds; ++i) {
     GridArrive<256>(counter);
     GridWait<256>(counter, i * gridDim.x);
+  }
+}
+
+// Each round every block writes its share of kCells cells, as a product's outputs of one token, and
+// reads them all. Two buffers: a block may be one round ahead of another that still reads.
+constexpr int kCells = 1024;
+__global__ void ExchangeKernel(Cell<true>* cells, uint32_t base, int rounds) {
+  for (int i = 1; i <= rounds; ++i) {
+    Cell<true>* round = cells + i % 2 * kCells;
+    const uint32_t flag = base + i;
+    for (int j = blockIdx.x * 8 + threadIdx.x; threadIdx.x < 8 && j < kCells; j += gridDim.x * 8) {
+      StoreCell(round + j, i, flag);
+    }
+    const Cell<true>* at = round + threadIdx.x * 4;
+    Cell<true> v[4];
+    LoadCells(at, v);
+    Await(at, flag, v);
+    NamedSync<256>();
   }
 }
 
@@ -109,6 +128,15 @@ int MeasureCeilings() {
     BarrierKernel<<<blocks, 256>>>(counter, kRounds);
   });
   std::printf("grid barrier: %.3f us\n", ms * 1e3 / kRounds);
+  Cell<true>* cells = nullptr;
+  CHECK_CUDA(cudaMalloc(&cells, 2 * kCells * sizeof(*cells)));
+  CHECK_CUDA(cudaMemset(cells, 0, 2 * kCells * sizeof(*cells)));
+  uint32_t base = 0;
+  ms = MedianMs(5, [&] {
+    ExchangeKernel<<<blocks, 256>>>(cells, base, kRounds);
+    base += kRounds;
+  });
+  std::printf("exchange of 2048 activations in flagged cells: %.3f us\n", ms * 1e3 / kRounds);
   return 0;
 }
 

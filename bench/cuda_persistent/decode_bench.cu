@@ -1,8 +1,10 @@
 // Time of one persistent decode step on dummy weights, next to its byte floor.
 //
-//   cuda_persistent_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32] [--replay 16]
-//                [--inflight 0,48] [--trace] [--steps 60]
-//   cuda_persistent_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid barrier
+//   cuda_persistent_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32]
+//   [--replay 16]
+//                [--inflight 0,48] [--exchange auto,barriers,flags] [--pdl] [--trace]
+//   cuda_persistent_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid
+//   barrier
 //
 // Steps run back to back from a CUDA graph of 10, so that launch overhead is what a serving loop
 // sees; the figure is the median over replays divided by 10.
@@ -21,6 +23,7 @@ struct Options {
   std::string model = "1.3b";
   bool fp8 = false, trace = false, programmatic = false, ceilings = false;
   std::vector<int> batches = {1, 8}, inflight = {0};
+  std::vector<persistent::Exchange> exchanges = {persistent::Exchange::kAuto};
   DType state = DType::kF16;
   int replay = 16;
   int replays = 12;
@@ -165,6 +168,16 @@ void PrintTrace(const persistent::DecodeParams& p, int64_t* device) {
                 names[phase], work / n, most_work / (p.shape.layers - 1), wait / n,
                 least_wait / (p.shape.layers - 1));
   }
+  // What limits the fetching thread: a full ring or memory. Over the whole step, the head included.
+  double full = 0, landing = 0, step = 0;
+  for (int b = 0; b < p.blocks; ++b) {
+    const int64_t* row = t.data() + int64_t{b} * capacity;
+    full += row[capacity - 2], landing += row[capacity - 1];
+    step += row[2 * p.shape.layers * 5 + 1] - row[0];
+  }
+  std::printf(
+      "  trace fetching: ring full %.0f, bytes landing %.0f of %.0f clocks up to the head\n",
+      full / p.blocks, landing / p.blocks, step / p.blocks);
 }
 
 void Run(const Options& o) {
@@ -179,30 +192,43 @@ void Run(const Options& o) {
     for (int b = 0; b < batch; ++b) tokens[b] = 1 + 977 * b % 31000, slots[b] = b;
     runner.SetBatch(tokens, slots);
     for (const int inflight : o.inflight) {
-      persistent::DecodeParams p = runner.params();
-      p.inflight_kib = inflight;
-      p.programmatic = o.programmatic;
-      const double ms = MedianStepMs(runner, p, o.replays);
-      const double bytes = StepBytes(p, batch);
-      std::printf(
-          "%s %s state %s N %d batch %2d inflight %2d KiB: %.4f ms  %.3f GB  %.0f GB/s  "
-          "floor@3.0TB/s "
-          "%.3f ms (%.1f %%)  %.0f tok/s\n",
-          o.model.c_str(), o.fp8 ? "fp8" : "bf16", Name(o.state), o.replay, batch, inflight, ms,
-          bytes * 1e-9, bytes * 1e-6 / ms, bytes / 3.0e9, bytes / 3.0e9 / ms * 100,
-          batch / ms * 1e3);
-      std::fflush(stdout);
-      if (o.trace) {
-        p.trace_capacity = 12 * p.shape.layers + 8;
-        p.trace =
-            static_cast<int64_t*>(Runner::Allocate(int64_t{p.blocks} * p.trace_capacity * 8, 0));
-        CHECK_CUDA(persistent::LaunchDecode(p, nullptr));
-        CHECK_CUDA(cudaDeviceSynchronize());
-        PrintTrace(p, p.trace);
-        CHECK_CUDA(cudaFree(p.trace));
+      for (const persistent::Exchange exchange : o.exchanges) {
+        persistent::DecodeParams p = runner.params();
+        p.inflight_kib = inflight;
+        p.exchange = exchange;
+        p.programmatic = o.programmatic;
+        const double ms = MedianStepMs(runner, p, o.replays);
+        const double bytes = StepBytes(p, batch);
+        std::printf(
+            "%s %s state %s N %d batch %2d inflight %2d KiB %-8s: %.4f ms  %.3f GB  %.0f GB/s  "
+            "floor@3.0TB/s %.3f ms (%.1f %%)  %.0f tok/s\n",
+            o.model.c_str(), o.fp8 ? "fp8" : "bf16", Name(o.state), o.replay, batch, inflight,
+            persistent::WithFlags(p) ? "flags" : "barriers", ms, bytes * 1e-9, bytes * 1e-6 / ms,
+            bytes / 3.0e9, bytes / 3.0e9 / ms * 100, batch / ms * 1e3);
+        std::fflush(stdout);
+        if (o.trace) {
+          p.trace_capacity = 12 * p.shape.layers + 8;
+          p.trace =
+              static_cast<int64_t*>(Runner::Allocate(int64_t{p.blocks} * p.trace_capacity * 8, 0));
+          CHECK_CUDA(persistent::LaunchDecode(p, nullptr));
+          CHECK_CUDA(cudaDeviceSynchronize());
+          PrintTrace(p, p.trace);
+          CHECK_CUDA(cudaFree(p.trace));
+        }
       }
     }
   }
+}
+
+std::vector<persistent::Exchange> Exchanges(const std::string& text) {
+  std::vector<persistent::Exchange> v;
+  std::stringstream in(text);
+  for (std::string item; std::getline(in, item, ',');) {
+    v.push_back(item == "flags"      ? persistent::Exchange::kFlags
+                : item == "barriers" ? persistent::Exchange::kBarriers
+                                     : persistent::Exchange::kAuto);
+  }
+  return v;
 }
 
 std::vector<int> Numbers(const char* text) {
@@ -232,6 +258,8 @@ int Main(int argc, char** argv) {
       o.batches = Numbers(argv[++i]);
     else if (flag == "--inflight")
       o.inflight = Numbers(argv[++i]);
+    else if (flag == "--exchange")
+      o.exchanges = Exchanges(argv[++i]);
     else if (flag == "--replay")
       o.replay = std::atoi(argv[++i]);
     else if (flag == "--state")

@@ -13,6 +13,8 @@
 namespace hgrn2::cuda::test {
 namespace {
 
+using persistent::Exchange;
+
 int failures = 0;
 
 void Report(bool ok, const char* name, double value, double bound) {
@@ -51,6 +53,7 @@ void RunCase(const Case& k) {
   options.state_dtype = k.state;
   options.ring_length = k.ring;
   options.slots = 37;
+  options.exchange = Exchange::kFlags;  // where it can be; barriers give the same bits, see below
   Runner runner(device->view, options);
   std::vector<ReferenceSequence> rounded, exact;
   for (int j = 0; j < k.batch; ++j) {
@@ -92,32 +95,36 @@ void RunCase(const Case& k) {
   Report(worst_exact < 2e-2, name, worst_exact, 2e-2);
 }
 
-// The same sequence alone, among 7 and among 15 or 31 others: bitwise equal logits.
+// The same sequence alone, among 7 and among 15 or 31 others, by either exchange: bitwise equal
+// logits.
 void RunBatchIndependence(bool fp8) {
   const HostModel model = RandomModel(512, 4, 1344, 1003, 3, fp8, 9);
   auto device = std::make_unique<DeviceModel>();
   UploadModel(model, device.get());
-  std::vector<std::vector<float>> first;
+  std::vector<std::vector<float>> first(9);
   double differing = 0;
   for (const int batch : {1, 2, 5, 8, 16, 32}) {
-    RunnerOptions options;
-    options.slots = 32;
-    options.ring_length = 4;
-    Runner runner(device->view, options);
-    for (int step = 0; step < 9; ++step) {
-      std::vector<int32_t> tokens, slots;
-      for (int b = 0; b < batch; ++b) {
-        // Our sequence is the last of the batch, in slot 3.
-        const bool ours = b == batch - 1;
-        tokens.push_back(ours ? step * 7 + 1 : (step * 13 + b * 29) % 1003);
-        slots.push_back(ours ? 3 : b < 3 ? b : b + 1);
-      }
-      const std::vector<float> logits = runner.Step(tokens, slots);
-      std::vector<float> row(logits.end() - 1003, logits.end());
-      if (batch == 1) {
-        first.push_back(row);
-      } else if (std::memcmp(row.data(), first[step].data(), row.size() * 4) != 0) {
-        ++differing;
+    for (const Exchange exchange : {Exchange::kBarriers, Exchange::kFlags}) {
+      RunnerOptions options;
+      options.slots = 32;
+      options.ring_length = 4;
+      options.exchange = exchange;
+      Runner runner(device->view, options);
+      for (int step = 0; step < 9; ++step) {
+        std::vector<int32_t> tokens, slots;
+        for (int b = 0; b < batch; ++b) {
+          // Our sequence is the last of the batch, in slot 3.
+          const bool ours = b == batch - 1;
+          tokens.push_back(ours ? step * 7 + 1 : (step * 13 + b * 29) % 1003);
+          slots.push_back(ours ? 3 : b < 3 ? b : b + 1);
+        }
+        const std::vector<float> logits = runner.Step(tokens, slots);
+        std::vector<float> row(logits.end() - 1003, logits.end());
+        if (first[step].empty()) {
+          first[step] = row;
+        } else if (std::memcmp(row.data(), first[step].data(), row.size() * 4) != 0) {
+          ++differing;
+        }
       }
     }
   }
@@ -125,6 +132,134 @@ void RunBatchIndependence(bool fp8) {
          fp8 ? "a sequence's logits do not depend on its batch, FP8"
              : "a sequence's logits do not depend on its batch",
          differing, 0);
+}
+
+// Two runners of one model, one per exchange, that take the same steps.
+class Twins {
+ public:
+  Twins(const ModelView& view, RunnerOptions options) : options_(options), view_(view) {
+    options.exchange = Exchange::kBarriers;
+    barriers_ = std::make_unique<Runner>(view, options);
+    options.exchange = Exchange::kFlags;
+    flags_ = std::make_unique<Runner>(view, options);
+  }
+
+  Runner& flags() { return *flags_; }
+
+  // Whether one step of both gives the same bits.
+  bool Step(const std::vector<int32_t>& tokens, const std::vector<int32_t>& slots) {
+    const std::vector<float> a = barriers_->Step(tokens, slots), b = flags_->Step(tokens, slots);
+    return std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
+  }
+
+  // The number of replays, of graphs of kGraphSteps steps each, after which logits or states
+  // differ.
+  static constexpr int kGraphSteps = 10;
+  int Replay(const std::vector<int32_t>& tokens, const std::vector<int32_t>& slots, int replays,
+             bool programmatic) {
+    std::vector<float> logits[2];
+    cudaGraphExec_t graphs[2];
+    cudaStream_t stream;
+    CHECK_CUDA(cudaStreamCreate(&stream));
+    for (int i = 0; i < 2; ++i) {
+      Runner& runner = i == 0 ? *barriers_ : *flags_;
+      runner.SetBatch(tokens, slots);
+      persistent::DecodeParams p = runner.params();
+      p.programmatic = programmatic;
+      cudaGraph_t graph;
+      CHECK_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+      for (int s = 0; s < kGraphSteps; ++s) CHECK_CUDA(persistent::LaunchDecode(p, stream));
+      CHECK_CUDA(cudaStreamEndCapture(stream, &graph));
+      CHECK_CUDA(cudaGraphInstantiate(&graphs[i], graph, 0));
+      CHECK_CUDA(cudaGraphDestroy(graph));
+      logits[i].resize(tokens.size() * p.shape.vocab);
+    }
+    int differing = 0;
+    for (int replay = 0; replay < replays; ++replay) {
+      for (int i = 0; i < 2; ++i) {
+        Runner& runner = i == 0 ? *barriers_ : *flags_;
+        CHECK_CUDA(cudaGraphLaunch(graphs[i], stream));
+        CHECK_CUDA(cudaMemcpyAsync(logits[i].data(), runner.params().logits, logits[i].size() * 4,
+                                   cudaMemcpyDeviceToHost, stream));
+      }
+      CHECK_CUDA(cudaStreamSynchronize(stream));
+      if (std::memcmp(logits[0].data(), logits[1].data(), logits[0].size() * 4) != 0) ++differing;
+    }
+    for (int i = 0; i < 2; ++i) CHECK_CUDA(cudaGraphExecDestroy(graphs[i]));
+    CHECK_CUDA(cudaStreamDestroy(stream));
+    for (int l = 0; l < view_.num_layers; ++l) differing += !SameStates(l);
+    return differing;
+  }
+
+ private:
+  bool SameStates(int layer) const {
+    const size_t bytes =
+        size_t(options_.slots) * view_.d * view_.head_dim * SizeOf(options_.state_dtype);
+    std::vector<uint8_t> a(bytes), b(bytes);
+    CHECK_CUDA(cudaMemcpy(a.data(), barriers_->StateOf(layer), bytes, cudaMemcpyDeviceToHost));
+    CHECK_CUDA(cudaMemcpy(b.data(), flags_->StateOf(layer), bytes, cudaMemcpyDeviceToHost));
+    return a == b;
+  }
+
+  const RunnerOptions options_;
+  const ModelView view_;
+  std::unique_ptr<Runner> barriers_, flags_;
+};
+
+// 200 steps from CUDA graphs: nothing clears flags between steps, and steps overlap where one is
+// launched as the other's programmatic dependent.
+void RunExchanges(const char* name, int64_t d, int64_t heads, int64_t m, int64_t layers, bool fp8) {
+  const HostModel model = RandomModel(d, heads, m, 515, layers, fp8, 21);
+  auto device = std::make_unique<DeviceModel>();
+  UploadModel(model, device.get());
+  RunnerOptions options;
+  options.slots = 16;
+  Twins twins(device->view, options);
+  int differing = 0;
+  bool programmatic = false;
+  for (const int batch : {1, 8, 2, 5, 1}) {
+    std::vector<int32_t> tokens, slots;
+    for (int b = 0; b < batch; ++b) {
+      tokens.push_back((b * 37 + batch) % 515);
+      slots.push_back(b == 3 ? -1 : (b + batch) % options.slots);
+    }
+    differing += twins.Replay(tokens, slots, 20, programmatic);
+    programmatic = !programmatic;
+  }
+  char text[128];
+  std::snprintf(text, sizeof(text), "flags and barriers, 5 x 200 steps, %s", name);
+  Report(differing == 0, text, differing, 0);
+}
+
+// Flags are numbers that come round again: a row of cells that only a larger batch used long ago
+// must not be taken for this step's.
+void RunFlagsComeRound() {
+  const HostModel model = RandomModel(512, 4, 1344, 515, 3, false, 23);
+  auto device = std::make_unique<DeviceModel>();
+  UploadModel(model, device.get());
+  Twins twins(device->view, RunnerOptions{});
+  auto* header = static_cast<persistent::WorkspaceHeader*>(twins.flags().params().workspace);
+  auto set_flag = [&](uint32_t flag) {
+    CHECK_CUDA(cudaMemcpy(&header->flag, &flag, sizeof(flag), cudaMemcpyHostToDevice));
+  };
+  int differing = 0, token = 0;
+  auto step = [&](int batch) {
+    std::vector<int32_t> tokens, slots;
+    for (int b = 0; b < batch; ++b) tokens.push_back(++token % 515), slots.push_back(b);
+    differing += !twins.Step(tokens, slots);
+  };
+  set_flag(1000);
+  step(8);
+  for (const uint32_t flag : {0x80000000u - 40, 0u - 80}) {
+    set_flag(flag);
+    for (int i = 0; i < 6; ++i) step(1);
+  }
+  uint32_t flag = 0;
+  CHECK_CUDA(cudaMemcpy(&flag, &header->flag, sizeof(flag), cudaMemcpyDeviceToHost));
+  if (flag > 1000) ++differing;  // it did not come round
+  set_flag(1000);
+  step(8);
+  Report(differing == 0, "flags come round", differing, 0);
 }
 
 int Main(int argc, char** argv) {
@@ -157,6 +292,12 @@ int Main(int argc, char** argv) {
     for (const Case& c : cases) RunCase(c);
     RunBatchIndependence(false);
     RunBatchIndependence(true);
+    // Far fewer tiles than blocks; then most blocks have some.
+    RunExchanges("d 128, 1 head", 128, 1, 192, 2, false);
+    RunExchanges("d 256, 4 heads, FP8", 256, 4, 448, 3, true);
+    RunExchanges("d 2048, 16 heads", 2048, 16, 2816, 2, false);
+    RunExchanges("d 2048, 16 heads, FP8", 2048, 16, 2816, 2, true);
+    RunFlagsComeRound();
   }
   std::printf(failures == 0 ? "PASS\n" : "%d FAILED\n", failures);
   return failures == 0 ? 0 : 1;

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "kernels/cuda/persistent/context.cuh"
 #include "kernels/cuda/persistent/decode.h"
 #include "tests/kernels_cuda_persistent/random_model.h"
 
@@ -13,6 +14,7 @@ struct RunnerOptions {
   DType state_dtype = DType::kF16;
   int ring_length = 16;
   int inflight_kib = 0;
+  persistent::Exchange exchange = persistent::Exchange::kAuto;
 };
 
 class Runner {
@@ -41,7 +43,7 @@ class Runner {
     p.weights = packed;
     // Poisoned where the kernel must not depend on what was there before.
     p.workspace = Allocate(persistent::WorkspaceBytes(shape, persistent::kMaxBatch), 0xff);
-    CHECK_CUDA(cudaMemset(p.workspace, 0, 512));
+    CHECK_CUDA(cudaMemset(p.workspace, 0, sizeof(persistent::WorkspaceHeader)));
     p.logits =
         static_cast<float*>(Allocate(sizeof(float) * persistent::kMaxBatch * shape.vocab, 0xff));
     p.state_dtype = options.state_dtype;
@@ -49,6 +51,7 @@ class Runner {
     p.age = static_cast<int32_t*>(Allocate(sizeof(int32_t) * options.slots, 0));
     p.advance_ages = true;
     p.inflight_kib = options.inflight_kib;
+    p.exchange = options.exchange;
     MakeLayers();
     tokens_ = static_cast<int32_t*>(Allocate(4 * persistent::kMaxBatch, 0));
     slots_ = static_cast<int32_t*>(Allocate(4 * persistent::kMaxBatch, 0));

@@ -7,11 +7,18 @@ namespace hgrn2::cuda::persistent {
 // decode_{bf16,fp8}_{1,2,4}.cu
 template <bool kFp8, int kNTiles>
 cudaError_t LaunchTiles(const DecodeParams& params, cudaStream_t stream);
+// decode_{bf16,fp8}_flags.cu
+template <bool kFp8>
+cudaError_t LaunchFlags(const DecodeParams& params, cudaStream_t stream);
 
 namespace {
 
+// Up to here flags beat barriers.
+constexpr int kAutoFlagBatch = 4;
+
 template <bool kFp8>
 cudaError_t LaunchBatch(const DecodeParams& p, cudaStream_t stream) {
+  if (WithFlags(p)) return LaunchFlags<kFp8>(p, stream);
   if (p.batch <= 8) return LaunchTiles<kFp8, 1>(p, stream);
   if (p.batch <= 16) return LaunchTiles<kFp8, 2>(p, stream);
   return LaunchTiles<kFp8, 4>(p, stream);
@@ -41,8 +48,14 @@ ModelShape ShapeOf(const ModelView& model) {
 }
 
 size_t WorkspaceBytes(const ModelShape& shape, int32_t max_batch) {
-  Workspace w;
+  Workspace<false> w;
   return LayOut(shape, max_batch, nullptr, &w);
+}
+
+bool WithFlags(const DecodeParams& p) {
+  if (p.exchange == Exchange::kBarriers) return false;
+  return p.batch <= (p.exchange == Exchange::kAuto ? kAutoFlagBatch : kMaxFlagBatch) &&
+         ActivationBytes(p.shape, p.batch) <= kMaxActivationBytes;
 }
 
 bool Supports(const ModelView& model, DType state_dtype, int32_t ring_length,

@@ -36,6 +36,8 @@ struct LayerPointers {
   int32_t pad = 0;
 };
 
+enum class Exchange : uint8_t { kAuto, kBarriers, kFlags };
+
 struct DecodeParams {
   ModelShape shape;
   int32_t heads = 0;
@@ -63,12 +65,17 @@ struct DecodeParams {
   float* logits = nullptr;    // [batch][vocab]
   bool programmatic = false;  // launch as a programmatic dependent: weights are fetched before
                               // the kernel ahead in the stream has ended
+  // How activations pass between blocks: behind grid barriers, or in cells with flags that say when
+  // they are there, which is faster but reads twice the bytes. The results are the same bits.
+  // kFlags is only heeded where WithFlags() says it can be.
+  Exchange exchange = Exchange::kAuto;
   // Bytes of weights under way per block, in KiB; 0: the default. What is under way queues up in
   // the memory system in front of the activations and barriers that other blocks wait for, so it
   // should be no more than it takes to keep the memory busy.
   int32_t inflight_kib = 0;
-  // For measurements: [blocks][trace_capacity] multiprocessor clocks, two per grid barrier
-  // (arrival, departure). Null: none.
+  // For measurements: [blocks][trace_capacity] multiprocessor clocks, two per phase (its end, the
+  // next one's inputs are there); in the last two entries the clocks that the fetching thread
+  // waited for space in the ring and for bytes to land. Null: none.
   int64_t* trace = nullptr;
   int32_t trace_capacity = 0;
 };
@@ -83,6 +90,9 @@ size_t WorkspaceBytes(const ModelShape& shape, int32_t max_batch);
 
 // Fills `packed` (shape.PackedBytes(), 128-byte aligned) from the model's row-major weights.
 cudaError_t PackWeights(const ModelView& model, void* packed, cudaStream_t stream);
+
+// Whether this step exchanges activations in flagged cells.
+bool WithFlags(const DecodeParams& params);
 
 // REQUIRES: Supports(); workspace not in use by another launch that may run at the same time.
 cudaError_t LaunchDecode(const DecodeParams& params, cudaStream_t stream);

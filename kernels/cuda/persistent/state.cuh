@@ -20,6 +20,7 @@ namespace hgrn2::cuda::persistent {
 struct StateScratch {
   float p0[256];                        // [K] product of the ring's gates
   float g[256], q[256];                 // [K] the current token's gate and scaled swish(q)
+  float input[128];                     // [V] the current token's i
   float partial[kConsumerWarps * 128];  // [warp][column] sums over the warp's rows
   float weight[kMaxReplay * 128];       // [s][K] w_s
   __nv_bfloat16 i[kMaxReplay * 128];    // [s][column]
@@ -115,10 +116,6 @@ __device__ __forceinline__ void StoreState(void* base, int64_t at, int row_strid
   }
 }
 
-__device__ __forceinline__ float LoadBf16(const __nv_bfloat16* p) {
-  return __bfloat162float(__ushort_as_bfloat16(__ldcg(reinterpret_cast<const uint16_t*>(p))));
-}
-
 // Consecutive floats of shared memory, by the widest loads.
 template <int kCount>
 __device__ __forceinline__ void LoadRow(const float* p, float (&v)[kCount]) {
@@ -167,7 +164,7 @@ struct StateTiling {
   static_assert(kRows % kRun == 0);
 };
 
-template <typename S>
+template <typename S, bool kFlags>
 struct StateUnit {
   static constexpr int kDim = S::kDim;
   static constexpr int kRows = S::kRows;
@@ -176,7 +173,7 @@ struct StateUnit {
   static constexpr int kEarly = S::kNarrow ? 8 : 16;
   static constexpr int kInputs = (kEarly * S::kQuads + kConsumers - 1) / kConsumers;
 
-  Context& c;
+  Context<kFlags>& c;
   const LayerPointers* layer = nullptr;
   StateScratch& scratch;
   int sequence = 0, head = 0, column0 = 0, slot = -1;
@@ -192,8 +189,22 @@ struct StateUnit {
   float weight = 0;  // g_norm of column threadIdx.x
   uint2 inputs[kInputs];
 
-  __device__ __forceinline__ explicit StateUnit(Context& context)
+  __device__ __forceinline__ explicit StateUnit(Context<kFlags>& context)
       : c(context), scratch(*reinterpret_cast<StateScratch*>(context.scratch)) {}
+
+  // Defines what Load and Rebuild may leave alone. Without it ptxas keeps old contents alive through
+  // the whole step.
+  __device__ __forceinline__ void ClearLoaded() {
+    raw = {};
+#pragma unroll
+    for (uint2& input : inputs) input = {0, 0};
+#pragma unroll
+    for (uint16_t& gate : gates) gate = 0;
+  }
+  __device__ __forceinline__ void ClearState() {
+#pragma unroll
+    for (float4& row : state) row = {0, 0, 0, 0};
+  }
 
   __device__ __forceinline__ static int Units(const DecodeParams& p) {
     return p.batch * p.heads * kSlices;
@@ -255,12 +266,7 @@ struct StateUnit {
 
   // Everything that does not need the current token: `state` becomes S_{t-1}.
   __device__ __forceinline__ void Rebuild() {
-    if (slot < 0) return;
-    if (reset) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) state[r] = {0, 0, 0, 0};
-      return;
-    }
+    if (slot < 0 || reset) return ClearState();
     if (ring.count > 0) PrepareReplay();
     raw.Convert(c.p.state_dtype, state);
     if (ring.count == 0) return;
@@ -333,32 +339,44 @@ struct StateUnit {
     }
   }
 
-  // The current token: state step, output, and the write of state or ring.
-  __device__ __forceinline__ void Step() {
-    const int d = static_cast<int>(c.p.shape.d), k = threadIdx.x;
-    const __nv_bfloat16* qfi = c.ws.qfi + sequence * 3 * d + head * kDim;
-    float4 input = {0, 0, 0, 0};
-    if (slot >= 0) {
-      const uint2 packed =
-          __ldcg(reinterpret_cast<const uint2*>(qfi + 2 * d + column0 + Quad() * 4));
-      if (k < kDim) {
-        const float q = LoadBf16(qfi + k), f = LoadBf16(qfi + d + k), i = LoadBf16(qfi + 2 * d + k);
-        scratch.g[k] = bound + (1.0f - bound) * Sigmoid(f);
-        scratch.q[k] = Swish(q) * rsqrtf(static_cast<float>(kDim));
-        if (!ring.fold && column0 == 0) {
-          Ring(ring.index)[k] = __float2bfloat16(f);
-          Ring(ring.index)[kDim + k] = __float2bfloat16(i);
-        }
+  // The current token's q, f and i, to scratch and ring. Flags: those of padding are waited for
+  // too, since what they are overwritten with must not come before they were read.
+  __device__ __forceinline__ void Receive() {
+    static_assert(2 * kDim <= kConsumers);
+    const int pairs = static_cast<int>(c.p.shape.d) / 2, k = threadIdx.x % kDim;
+    const uint32_t written = c.flag - 1;
+    const Cell<kFlags>* q = c.ws.qfi + sequence * c.ws.stride + (head * kDim + k) / 2;
+    if (threadIdx.x < kDim) {
+      const Cell<kFlags>*f_at = q + pairs, *i_at = f_at + pairs;
+      Cell<kFlags> f = LoadCell(f_at), i = LoadCell(i_at);
+      Await(f_at, written, f);
+      Await(i_at, written, i);
+      const uint16_t f_bits = Bf16Half(f.bits, k), i_bits = Bf16Half(i.bits, k);
+      const float logit = __bfloat162float(__ushort_as_bfloat16(f_bits));
+      scratch.g[k] = bound + (1.0f - bound) * Sigmoid(logit);
+      scratch.input[k] = __bfloat162float(__ushort_as_bfloat16(i_bits));
+      if (slot >= 0 && !ring.fold && column0 == 0) {
+        Ring(ring.index)[k] = __ushort_as_bfloat16(f_bits);
+        Ring(ring.index)[kDim + k] = __ushort_as_bfloat16(i_bits);
       }
-      input = Input(&packed);
+    } else if (threadIdx.x < 2 * kDim) {
+      Cell<kFlags> v = LoadCell(q);
+      Await(q, written, v);
+      const float x = __bfloat162float(__ushort_as_bfloat16(Bf16Half(v.bits, k)));
+      scratch.q[k] = Swish(x) * rsqrtf(static_cast<float>(kDim));
     }
+  }
+
+  // State step, output, and the write of the state.
+  __device__ __forceinline__ void Step() {
     c.Sync();
-    if (slot >= 0) Advance(input);
+    if (slot >= 0) Advance();
     c.Sync();
     Output();
   }
 
-  __device__ __forceinline__ void Advance(float4 input) {
+  __device__ __forceinline__ void Advance() {
+    const float4 input = *reinterpret_cast<const float4*>(scratch.input + column0 + Quad() * 4);
     const int row0 = FirstRow();
     // partial[i]: the sum of a complete binary subtree of 2^i runs, combined as soon as its twin
     // is.
@@ -415,12 +433,13 @@ struct StateUnit {
     for (int mask = 1; mask < kSumSquareGroup; mask *= 2) {
       squares += __shfl_xor_sync(0xffffffffu, squares, mask);
     }
-    if (column >= S::kSlice) return;
-    const int d = static_cast<int>(c.p.shape.d);
     const float carry = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
-    c.ws.o_in[sequence * d + channel] = __float2bfloat16(o * weight * carry);
+    const float in = o * weight * carry, next = __shfl_xor_sync(0xffffffffu, in, 1);
+    if (column >= S::kSlice || column % 2 != 0) return;
+    const int row = sequence * c.ws.stride;
+    StoreCell(c.ws.o_in + row + channel / 2, Bf16Pair(in, next), c.flag);
     if (column % kSumSquareGroup == 0) {
-      c.ws.o_squares[(sequence * d + channel) / kSumSquareGroup] = squares;
+      StoreCell(c.ws.o_squares + row + channel / kSumSquareGroup, __float_as_uint(squares), c.flag);
     }
   }
 };
@@ -459,13 +478,15 @@ __device__ __forceinline__ void PrefetchStates(const DecodeParams& p, const Laye
   }
 }
 
-// The block's share, with the grid barrier that waits for q, f and i inside. kLoaded: `first` is
-// bound to the block's first unit, if it has any, and its loads are under way.
-template <bool kLoaded, typename S>
-__device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer,
-                                          StateUnit<S>& first) {
-  const int units = StateUnit<S>::Units(c.p);
+// The block's share, with the wait for q, f and i inside. kLoaded: `first` is bound to the block's
+// first unit, if it has any, and its loads are under way.
+template <bool kLoaded, typename S, bool kFlags>
+__device__ __forceinline__ void RunStates(Context<kFlags>& c, const LayerPointers& layer,
+                                          StateUnit<S, kFlags>& first) {
+  const int units = first.Units(c.p);
   int unit = blockIdx.x;
+  if (!kLoaded) first.ClearLoaded();
+  first.ClearState();
   if (unit < units) {
     if (!kLoaded) {
       first.Bind(layer, unit);
@@ -474,6 +495,8 @@ __device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer
     first.Rebuild();
   }
   c.Wait();
+  if (unit < units) first.Receive();
+  c.Received();
 #pragma unroll 1
   while (unit < units) {
     first.Step();
@@ -483,6 +506,7 @@ __device__ __forceinline__ void RunStates(Context& c, const LayerPointers& layer
     first.Bind(layer, unit);
     first.Load();
     first.Rebuild();
+    first.Receive();
   }
 }
 

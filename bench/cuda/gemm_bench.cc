@@ -93,7 +93,7 @@ struct Bench {
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
     std::vector<DecodeGemmShape> cuts;
-    for (const int row_tile : {32, 64, 96, 128}) {
+    for (const int row_tile : {32, 64, 96, 128, 192}) {
       for (const int split : {1, 2, 4}) {
         DecodeGemmShape s;
         s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : 2;

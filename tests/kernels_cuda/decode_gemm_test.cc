@@ -31,13 +31,15 @@ std::vector<Case> Cases(GemmEpilogue epilogue) {
   std::vector<Case> cases = {{8, 128, 64},     {1, 256, 1024},   {48, 384, 2048},  {64, 2048, 704},
                              {128, 256, 960},  {96, 128, 4096},  {100, 1024, 192}, {32, 512, 1088},
                              {128, 640, 1280}, {33, 320, 448},   {100, 6144, 256}, {128, 512, 2048},
-                             {17, 208, 208},   {80, 1600, 528},  {64, 1040, 2560}};
-  for (const int row_tile : {32, 64, 96, 128}) {
+                             {17, 208, 208},   {80, 1600, 528},  {64, 1040, 2560}, {256, 640, 1280},
+                             {192, 2048, 704}, {129, 336, 4096}, {250, 6144, 192}};
+  for (const int row_tile : {32, 64, 96, 128, 192}) {
     if (epilogue == GemmEpilogue::kResidual && row_tile % kSquareSumRows != 0) continue;
     for (const int split : {1, 2, 3, 4}) {
       for (const int stages : {0, 2}) {
         cases.push_back({31, 400, 1408, Tile(row_tile, 64, split, stages)});
         cases.push_back({100, 592, 528, Tile(row_tile, 128, split, stages)});
+        cases.push_back({200, 592, 1040, Tile(row_tile, 128, split, stages)});
       }
     }
   }
@@ -220,7 +222,7 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
 
 // A token's bits depend on the bucket alone, not on the tokens beside it.
 TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
-  for (const int tokens : {64, 128}) {
+  for (const int tokens : {64, 128, 256}) {
     const Case c = {tokens, 640, 1280};
     Problem problem(c, fp8());
     DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);

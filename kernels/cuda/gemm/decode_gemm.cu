@@ -58,7 +58,7 @@ cudaError_t InitDecodeGemm() {
   if (major != 9) return cudaErrorNotSupported;
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
   for (const int groups : {1, 2}) {
-    for (const int row_tile : {32, 64, 96, 128}) {
+    for (const int row_tile : {32, 64, 96, 128, 192}) {
       for (const bool fp8 : {false, true}) {
         HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(gemm::KernelOf(fp8, groups, row_tile),
                                                         cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -103,6 +103,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.half_rows = q.epilogue == GemmEpilogue::kSwiGlu ? static_cast<int>(w.rows / 2) : 0;
   p.cols = static_cast<float>(w.cols);
   p.tokens = q.tokens;
+  p.token_tiles = shape.token_tiles;
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
   p.split = shape.split;

@@ -13,7 +13,7 @@
 
 namespace hgrn2::cuda {
 
-inline constexpr int32_t kMaxDecodeGemmTokens = 128;
+inline constexpr int32_t kMaxDecodeGemmTokens = 256;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 64;
 
@@ -26,14 +26,15 @@ enum class GemmEpilogue {
 
 // How a product is cut into blocks.
 struct DecodeGemmShape {
-  int row_tile = 0;  // weight rows of a block: 32, 64, 96 or 128; 0: not supported
-  int groups = 1;    // warpgroups of 64 tokens: 1 or 2
+  int row_tile = 0;  // weight rows of a block: 32, 64, 96, 128 or 192; 0: not supported
+  int groups = 1;    // warpgroups of 64 tokens of a block: 1 or 2
   int split = 1;     // 1 to 4 blocks that share a tile, each with a part of the columns
   int stages = 0;    // before CompleteDecodeGemm: the most there may be; 0: its choice
   int row_tiles = 0;
+  int token_tiles = 0;
   size_t shared_bytes = 0;
 
-  int blocks() const { return row_tiles * split; }
+  int blocks() const { return row_tiles * token_tiles * split; }
 };
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,

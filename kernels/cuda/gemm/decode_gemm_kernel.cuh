@@ -38,6 +38,7 @@ struct KernelParams {
   int half_rows;  // kSwiGlu: rows / 2; else 0
   float cols;
   int tokens;
+  int token_tiles;
   int k_blocks;
   int stages;
   int split;
@@ -59,16 +60,21 @@ struct Barriers {
 };
 
 #ifdef HGRN2_HAS_WGMMA
-// Where a block is in the product: a cluster has a tile of rows, cut along the columns into `split`
-// blocks.
+// Where a block is in the product: a cluster has a tile of rows and tokens, cut along the columns
+// into `split` blocks. Blocks with the same rows are neighbours: the second finds them in the L2
+// cache.
 struct Place {
   int split;  // rank in the cluster
   int row_tile;
+  int token0, tokens;
   int first, count;  // k-blocks
 
-  __device__ explicit Place(const KernelParams& p) {
-    row_tile = blockIdx.x / p.split;
+  __device__ Place(const KernelParams& p, int token_tile) {
     split = blockIdx.x % p.split;
+    const int tile = blockIdx.x / p.split;
+    row_tile = tile / p.token_tiles;
+    token0 = tile % p.token_tiles * token_tile;
+    tokens = min(p.tokens - token0, token_tile);
     first = split * p.k_blocks / p.split;
     count = (split + 1) * p.k_blocks / p.split - first;
   }
@@ -114,8 +120,8 @@ struct Producer {
     TensorLoad(to + kHalf * kBlockBytes, &p.weight, column, row1, Full(s));
   }
   __device__ void Tokens(int i, int s) const {
-    TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns, 0,
-               Full(s));
+    TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns,
+               place.token0, Full(s));
   }
   // Weights of the first stages, which no kernel writes: on their way before the kernel ahead ends.
   __device__ void Begin() const {
@@ -187,25 +193,26 @@ __device__ void StorePartial(const float (&sums)[kRows / 2], float* partial) {
 }
 
 // What a token's sums are multiplied by. One warp's work, beside the products: a lane a token.
-__device__ __forceinline__ void TokenScales(const KernelParams& p, int begin, int end,
+__device__ __forceinline__ void TokenScales(const KernelParams& p, int token0, int begin, int end,
                                             float* scales) {
-  for (int t = begin + static_cast<int>(threadIdx.x % 32); t < end; t += 32) {
+  for (int i = begin + static_cast<int>(threadIdx.x % 32); i < end; i += 32) {
+    const int t = token0 + i;
     float scale = p.x_scale ? p.x_scale[t] : 1.0f;
     if (p.square_sums) {
       const float* squares = p.square_sums + static_cast<int64_t>(t) * p.num_square_sums;
       float sum = 0;
-      int i = 0;
+      int part = 0;
       if (p.num_square_sums % 4 == 0) {
 #pragma unroll 8
-        for (; i < p.num_square_sums; i += 4) {
-          const float4 v = *reinterpret_cast<const float4*>(squares + i);
+        for (; part < p.num_square_sums; part += 4) {
+          const float4 v = *reinterpret_cast<const float4*>(squares + part);
           sum += (v.x + v.y) + (v.z + v.w);
         }
       }
-      for (; i < p.num_square_sums; ++i) sum += squares[i];
+      for (; part < p.num_square_sums; ++part) sum += squares[part];
       scale *= rsqrtf(sum / p.cols + p.eps);
     }
-    scales[t] = scale;
+    scales[i] = scale;
   }
 }
 
@@ -260,7 +267,7 @@ __device__ void AddToResidual(const KernelParams& p, const Place& place, const S
 #pragma unroll 2
   for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
     const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-    const int64_t at = static_cast<int64_t>(t) * p.rows + row;
+    const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
     float square = 0;
     if (row < p.rows) {
       float4 x = *reinterpret_cast<const float4*>(p.residual + at);
@@ -280,7 +287,7 @@ __device__ void AddToResidual(const KernelParams& p, const Place& place, const S
       square += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), square, offset);
     }
     if (threadIdx.x % 16 == 0 && row < p.rows) {
-      p.square_sums_out[t * parts + row / kSquareSumRows] = square;
+      p.square_sums_out[(place.token0 + t) * parts + row / kSquareSumRows] = square;
     }
   }
 }
@@ -297,7 +304,7 @@ __device__ void StoreSwiGlu(const KernelParams& p, const Place& place, const Sum
     const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kHalf + r;
     if (row >= p.half_rows) continue;
     const float4 g = sums.At(t, r, row), u = sums.At(t, kHalf + r, p.half_rows + row);
-    Store4(out + static_cast<int64_t>(t) * p.half_rows + row,
+    Store4(out + static_cast<int64_t>(place.token0 + t) * p.half_rows + row,
            make_float4(FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z,
                        FastSwish(g.w) * u.w));
   }
@@ -312,7 +319,7 @@ __device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<
     const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
     if (row >= p.rows) continue;
     const float4 v = sums.At(t, r, row);
-    const int64_t at = static_cast<int64_t>(t) * p.rows + row;
+    const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
     if (p.out_f32) {
       *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
     } else {
@@ -325,7 +332,7 @@ __device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<
 // Block s of a split multiplies the s-th part of the columns, then finishes the s-th part of the
 // tokens with everybody's sums.
 template <int kGroups, int kRows, bool kFp8>
-__global__ void __launch_bounds__(Threads(kGroups), 2)
+__global__ void __launch_bounds__(Threads(kGroups), kRows > 128 ? 1 : 2)
     DecodeGemmKernel(const __grid_constant__ KernelParams p) {
 #ifdef HGRN2_HAS_WGMMA
   constexpr int kConsumers = kGroups * 128;
@@ -335,7 +342,7 @@ __global__ void __launch_bounds__(Threads(kGroups), 2)
   uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
   const uint32_t stages = SharedAddress(aligned);
   const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
-  const Place place(p);
+  const Place place(p, kGroups * 64);
   const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers};
   GridDependencyLaunch();
   if (threadIdx.x == kConsumers) {
@@ -344,7 +351,8 @@ __global__ void __launch_bounds__(Threads(kGroups), 2)
   }
   __syncthreads();
   float* partial = reinterpret_cast<float*>(aligned);
-  const int begin = place.split * p.tokens / p.split, end = (place.split + 1) * p.tokens / p.split;
+  const int begin = place.split * place.tokens / p.split;
+  const int end = (place.split + 1) * place.tokens / p.split;
   if (threadIdx.x < kConsumers) {
     float sums[kRows / 2];
 #pragma unroll
@@ -356,7 +364,7 @@ __global__ void __launch_bounds__(Threads(kGroups), 2)
   } else {
     GridDependencyWait();  // every thread: what it reads and writes from here on is others'
     if (threadIdx.x == kConsumers) producer.Run();
-    if (threadIdx.x >= kConsumers + 32) TokenScales(p, begin, end, token_scale);
+    if (threadIdx.x >= kConsumers + 32) TokenScales(p, place.token0, begin, end, token_scale);
     __syncwarp();
   }
   if (p.split > 1) {
@@ -394,6 +402,8 @@ Kernel KernelOfGroups(int row_tile) {
       return DecodeGemmKernel<kGroups, 96, kFp8>;
     case 128:
       return DecodeGemmKernel<kGroups, 128, kFp8>;
+    case 192:
+      return DecodeGemmKernel<kGroups, 192, kFp8>;
   }
   return nullptr;
 }

@@ -16,19 +16,6 @@ bool ShareMultiprocessors(const DecodeGemmShape& s) {
   return s.blocks() > (s.split == 4 ? kMostAloneInFours : kMultiprocessors);
 }
 
-// Ranks cuts by what was measured on an H100: memory gives 3 TB/s, the L2 cache 7.4, a
-// multiprocessor takes in 75 GB/s. In microseconds, without what all cuts cost alike.
-double Estimate(const DecodeGemmShape& s, int64_t rows, int64_t row_bytes, int32_t tokens) {
-  const double k_blocks = static_cast<double>(CeilDiv(CeilDiv(row_bytes, kBlockBytes), s.split));
-  const double bytes = static_cast<double>((s.row_tile + tokens) * kBlockBytes) * k_blocks;
-  const double into =
-      bytes / 75e3 * std::max(1.0, static_cast<double>(s.blocks()) / kMultiprocessors);
-  const double memory = static_cast<double>(rows * row_bytes) / 3.0e6;
-  const double cache = bytes * s.blocks() / 7.4e6;
-  const double shallow = ShareMultiprocessors(s) ? 3.0 : 0;
-  return std::max({into, memory, cache}) + 0.25 * into + (s.split > 1 ? 0.3 : 0) + shallow;
-}
-
 }  // namespace
 
 DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
@@ -37,7 +24,7 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(type));
   // 16 bytes: strides of the tensor copy engine. 8 rows: vectors of the epilogue.
   if (rows < 8 || rows % (epilogue == GemmEpilogue::kSwiGlu ? 16 : 8) != 0 || row_bytes < 16 ||
-      row_bytes % 16 != 0 || tokens < 1 || tokens > shape.groups * 64) {
+      row_bytes % 16 != 0 || tokens < 1 || tokens > kMaxDecodeGemmTokens) {
     return {};
   }
   if (epilogue == GemmEpilogue::kResidual && shape.row_tile % kSquareSumRows != 0) return {};
@@ -45,30 +32,40 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   if (k_blocks < shape.split) return {};
   shape.row_tiles = static_cast<int>(CeilDiv(rows, shape.row_tile));
   const int64_t token_tile = shape.groups * 64;
+  shape.token_tiles = static_cast<int>(CeilDiv(tokens, token_tile));
   const int64_t stage = (shape.row_tile + token_tile) * kBlockBytes;
   int64_t most =
       std::min<int64_t>(kMostStages, std::max<int64_t>(CeilDiv(k_blocks, shape.split), 2));
   if (shape.stages > 0) most = std::min<int64_t>(most, shape.stages);
-  const int64_t room = ShareMultiprocessors(shape) ? kHalfShared : kShared;
+  const bool share = ShareMultiprocessors(shape);
+  if (share && shape.row_tile > 128) return {};  // registers for one block
+  const int64_t room = share ? kHalfShared : kShared;
   shape.stages = static_cast<int>(std::min<int64_t>(room / stage, most));
   const int64_t partial = token_tile * (shape.row_tile + 8) * 4;
   shape.shared_bytes = static_cast<size_t>(std::max(shape.stages * stage, partial)) + 1024;
   return shape;
 }
 
+// By measurement (docs/kernels/decode-gemm.md): most blocks of which each has a multiprocessor to
+// itself, and of those cuts the one with the largest tile.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
-  const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(type));
+  const int groups = tokens <= 64 ? 1 : 2;
+  const bool one_token_tile = tokens <= groups * 64;
   DecodeGemmShape best;
-  double least = 0;
-  for (const int row_tile : {128, 96, 64, 32}) {
+  for (const int row_tile : {192, 128, 96, 64, 32}) {
     for (const int split : {1, 2, 4}) {
+      if (row_tile == 192 && (one_token_tile || split > 1)) continue;
+      if (split == 4 && !one_token_tile) continue;
       DecodeGemmShape s;
-      s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : 2;
+      s.row_tile = row_tile, s.split = split, s.groups = groups;
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
       if (s.row_tile == 0) continue;
-      const double us = Estimate(s, rows, row_bytes, tokens);
-      if (best.row_tile == 0 || us < least) least = us, best = s;
+      const bool share = ShareMultiprocessors(s), best_shares = ShareMultiprocessors(best);
+      const bool better = best.row_tile == 0 || (best_shares && !share) ||
+                          (share == best_shares &&
+                           (share ? s.blocks() < best.blocks() : s.blocks() > best.blocks()));
+      if (better) best = s;
     }
   }
   return best;
@@ -77,7 +74,9 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
 bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
                       GemmEpilogue epilogue) {
   if (tokens > kMaxDecodeGemmTokens) return false;
-  return ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue).row_tile > 0;
+  const DecodeGemmShape s =
+      ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
+  return s.row_tile > 0 && (s.token_tiles == 1 || !ShareMultiprocessors(s));
 }
 
 }  // namespace hgrn2::cuda

@@ -17,6 +17,12 @@
 #define HGRN2_NAMES_48                       \
   "%48, %49, %50, %51, %52, %53, %54, %55, " \
   "%56, %57, %58, %59, %60, %61, %62, %63"
+#define HGRN2_NAMES_64                       \
+  "%64, %65, %66, %67, %68, %69, %70, %71, " \
+  "%72, %73, %74, %75, %76, %77, %78, %79"
+#define HGRN2_NAMES_80                       \
+  "%80, %81, %82, %83, %84, %85, %86, %87, " \
+  "%88, %89, %90, %91, %92, %93, %94, %95"
 #define HGRN2_SUMS(b)                                                                           \
   "+f"(d[(b) + 0]), "+f"(d[(b) + 1]), "+f"(d[(b) + 2]), "+f"(d[(b) + 3]), "+f"(d[(b) + 4]),     \
       "+f"(d[(b) + 5]), "+f"(d[(b) + 6]), "+f"(d[(b) + 7]), "+f"(d[(b) + 8]), "+f"(d[(b) + 9]), \
@@ -25,6 +31,7 @@
 #define HGRN2_SUMS_64 HGRN2_SUMS(0), HGRN2_SUMS(16)
 #define HGRN2_SUMS_96 HGRN2_SUMS_64, HGRN2_SUMS(32)
 #define HGRN2_SUMS_128 HGRN2_SUMS_96, HGRN2_SUMS(48)
+#define HGRN2_SUMS_192 HGRN2_SUMS_128, HGRN2_SUMS(64), HGRN2_SUMS(80)
 // n: columns; names, sums: of D; a, b, p: numbers of the operands behind D.
 #define HGRN2_WGMMA(n, names, sums, a, b, p)                                                    \
   template <>                                                                                   \
@@ -62,12 +69,19 @@ HGRN2_WGMMA(64, HGRN2_NAMES_0 ", " HGRN2_NAMES_16, HGRN2_SUMS_64, 32, 33, 34);
 HGRN2_WGMMA(96, HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32, HGRN2_SUMS_96, 48, 49, 50);
 HGRN2_WGMMA(128, HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32 ", " HGRN2_NAMES_48,
             HGRN2_SUMS_128, 64, 65, 66);
+HGRN2_WGMMA(192,
+            HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32 ", " HGRN2_NAMES_48
+                          ", " HGRN2_NAMES_64 ", " HGRN2_NAMES_80,
+            HGRN2_SUMS_192, 96, 97, 98);
 
 #undef HGRN2_WGMMA
+#undef HGRN2_SUMS_192
 #undef HGRN2_SUMS_128
 #undef HGRN2_SUMS_96
 #undef HGRN2_SUMS_64
 #undef HGRN2_SUMS
+#undef HGRN2_NAMES_80
+#undef HGRN2_NAMES_64
 #undef HGRN2_NAMES_48
 #undef HGRN2_NAMES_32
 #undef HGRN2_NAMES_16

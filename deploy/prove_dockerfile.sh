@@ -2,7 +2,7 @@
 # Runs the Dockerfile's CPU stages without a container engine: every RUN of the stages cpu-packages and
 # cpu-build in a debootstrap chroot, then the runtime stage in a second, bare one: the image's user, a
 # read-only root, HEALTHCHECK, a completion, drain on SIGTERM. Takes minutes: not part of the tests.
-# Needs root, debootstrap and Debian's archive.
+# Needs root, debootstrap and Debian's archive. With CCACHE_DIR set, the chroot's compiler uses that cache.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -17,7 +17,11 @@ mkdir -p "$work"
 builder="$work/builder"
 runtime="$work/runtime"
 mounts=()
-cleanup() { for m in "${mounts[@]}"; do umount -l "$m" 2>/dev/null || true; done; }
+server=
+cleanup() {
+  if [[ -n "$server" ]]; then kill -KILL "$server" 2>/dev/null || true; fi
+  for m in "${mounts[@]}"; do umount -l "$m" 2>/dev/null || true; done
+}
 trap cleanup EXIT
 bind() { mkdir -p "$2"; mount --bind "$1" "$2"; mounts=("$2" "${mounts[@]}"); }
 
@@ -42,7 +46,7 @@ run_stage() {  # STAGE CHROOT
   while IFS= read -r -d '' command; do
     echo "== $1: $command"
     chroot "$2" /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-      CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" \
+      "${cache[@]}" CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}" \
       /bin/bash -euo pipefail -c "cd /src && $command" </dev/null
     count=$((count + 1))
   done < <(stage_commands "$1")
@@ -58,6 +62,12 @@ for file in resolv.conf apt/apt.conf.d apt/sources.list apt/sources.list.d ssl/c
 done
 bind /proc "$builder/proc"
 bind /dev "$builder/dev"
+cache=()
+if [[ -n "${CCACHE_DIR:-}" ]]; then
+  bind "$CCACHE_DIR" "$builder/root/.cache/ccache"
+  # Paths relative to the sources: what was compiled in another checkout is found.
+  cache=(CCACHE_BASEDIR=/src CCACHE_NOHASHDIR=1 "CCACHE_MAXSIZE=$(ccache -k max_size)")
+fi
 
 mkdir -p "$builder/src/tools"
 cp "$root/tools/install_packages.sh" "$builder/src/tools/"
@@ -73,21 +83,24 @@ cp -a "$builder/opt/hgrn2" "$runtime/opt/hgrn2"
 mount --bind "$runtime" "$runtime" && mounts=("$runtime" "${mounts[@]}")
 mount -o remount,bind,ro "$runtime"
 bind /proc "$runtime/proc"  # after the root: the loader finds $ORIGIN through it
-in_image() {
-  chroot --userspec=65532:65532 "$runtime" /usr/bin/env -i PATH=/opt/hgrn2/bin:/usr/bin:/bin HGRN2_LOG_FORMAT=json \
-    HGRN2_MODEL=/opt/hgrn2/share/models/hgrn2-gutenberg-12m "$@"
-}
-in_image /opt/hgrn2/bin/hgrn2-server --host 127.0.0.1 --grpc-port 50059 --http-port 8059 2>"$work/server.log" &
+# No function: $! must be the server, not a shell that waits for it.
+in_image=(chroot --userspec=65532:65532 "$runtime" /usr/bin/env -i PATH=/opt/hgrn2/bin:/usr/bin:/bin HGRN2_LOG_FORMAT=json
+  HGRN2_MODEL=/opt/hgrn2/share/models/hgrn2-gutenberg-12m)
+"${in_image[@]}" /opt/hgrn2/bin/hgrn2-server --host 127.0.0.1 --grpc-port 50059 --http-port 8059 2>"$work/server.log" &
 server=$!
 healthy=0
 for _ in $(seq 120); do
-  if in_image /opt/hgrn2/bin/hgrn2-client health --target 127.0.0.1:50059 >/dev/null 2>&1; then healthy=1; break; fi
-  kill -0 $server 2>/dev/null || break
+  if "${in_image[@]}" /opt/hgrn2/bin/hgrn2-client health --target 127.0.0.1:50059 >/dev/null 2>&1; then healthy=1; break; fi
+  kill -0 "$server" 2>/dev/null || break
   sleep 0.5
 done
 [[ $healthy -eq 1 ]] || { cat "$work/server.log" >&2; echo "HEALTHCHECK did not pass" >&2; exit 1; }
-in_image /opt/hgrn2/bin/hgrn2-client complete --target 127.0.0.1:50059 --temperature 0 --max-tokens 12 "Once upon a time"
-kill -TERM $server
-wait $server && echo "== the server drained and exited 0"
-echo "== image size: $(du -sm "$runtime" | cut -f1) MB, of which /opt/hgrn2 $(du -sm "$runtime/opt/hgrn2" | cut -f1) MB"
+"${in_image[@]}" /opt/hgrn2/bin/hgrn2-client complete --target 127.0.0.1:50059 --temperature 0 --max-tokens 12 "Once upon a time"
+kill -TERM "$server"
+status=0
+wait "$server" || status=$?
+server=
+[[ $status -eq 0 ]] || { cat "$work/server.log" >&2; echo "the server's exit status is $status" >&2; exit 1; }
+echo "== the server drained and exited 0"
+echo "== image size: $(du -xsm "$runtime" | cut -f1) MB, of which /opt/hgrn2 $(du -sm "$runtime/opt/hgrn2" | cut -f1) MB"
 echo "PROVED: stages cpu-packages, cpu-build and cpu of the Dockerfile"

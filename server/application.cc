@@ -1,5 +1,7 @@
 #include "server/application.h"
 
+#include <unistd.h>
+
 #include <ctime>
 #include <filesystem>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "server/engine_router.h"
 #include "server/ops_routes.h"
 #include "server/playground/playground.h"
+#include "server/version.h"
 
 namespace hgrn2 {
 namespace {
@@ -24,6 +27,8 @@ constexpr Duration kFlushTime = std::chrono::seconds(5);
 // that this replica is not ready.
 constexpr Duration kQuietTime = std::chrono::milliseconds(400);
 constexpr Duration kMaxLinger = std::chrono::seconds(3);
+// For the traces of the last requests to reach the collector.
+constexpr Duration kTraceFlushTime = std::chrono::seconds(1);
 // For calls that are cut off to end on our side.
 constexpr Duration kHangUpTime = std::chrono::milliseconds(100);
 
@@ -132,10 +137,27 @@ void Application::LogModel(const ModelWeights& weights) const {
       options_.max_prompt_tokens);
 }
 
+void Application::StartTraces() {
+  if (options_.otlp_endpoint.empty()) return;
+  SpanExporterOptions options;
+  options.endpoint = *ParseHttpEndpoint(options_.otlp_endpoint);
+  std::string& path = options.endpoint.path;
+  path += path.ends_with('/') ? "v1/traces" : "/v1/traces";
+  options.sample_ratio = options_.otlp_sample_ratio;
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  options.source = {ServerVersion(), host, frontend_->served_model_name()};
+  options.on_result = [this](TraceResult result, uint64_t n) { metrics_->OnTraced(result, n); };
+  LOG_INFO("traces go to http://{}{}", options.endpoint.authority, path);
+  spans_ = std::make_unique<SpanExporter>(std::move(options));
+}
+
 absl::Status Application::Listen() {
+  StartTraces();
   ServiceContext context;
   context.frontend = frontend_.get();
   context.metrics = metrics_.get();
+  context.spans = spans_.get();
   context.model = DescribeModel(config_, model_hash_, engine_->backend_info(),
                                 ToEngineOptions(options_, nullptr), *frontend_);
   context.stream_buffer_bytes = options_.stream_buffer_bytes;
@@ -159,7 +181,7 @@ absl::Status Application::Listen() {
 
 absl::Status Application::StartHttp() {
   GatewayOptions gateway;
-  gateway.generation = {frontend_.get(), metrics_.get(), options_.stream_buffer_bytes,
+  gateway.generation = {frontend_.get(), metrics_.get(), spans_.get(), options_.stream_buffer_bytes,
                         options_.http_max_response_bytes};
   gateway.chat_max_tokens = defaults_.max_new_tokens.value_or(options_.chat_max_tokens);
   gateway.max_prompt_tokens = options_.max_prompt_tokens;
@@ -210,6 +232,7 @@ bool Application::Drain() {
     LOG_WARNING("some clients did not read their last messages and are cut off");
   }
   grpc_->Shutdown(kHangUpTime);
+  if (spans_ != nullptr) spans_->Stop(kTraceFlushTime);
   return !failed;
 }
 

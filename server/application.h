@@ -17,6 +17,7 @@
 #include "server/metrics.h"
 #include "server/openai/gateway.h"
 #include "server/options.h"
+#include "server/otlp/span_exporter.h"
 
 namespace hgrn2 {
 
@@ -45,6 +46,7 @@ class Application {
   explicit Application(const ServerOptions& options) : options_(options) {}
   absl::Status StartEngines(const BackendFactory& make_backend);
   absl::Status StartHttp();
+  void StartTraces();
   void LogModel(const ModelWeights& weights) const;
 
   const ServerOptions options_;
@@ -54,6 +56,7 @@ class Application {
   std::string model_hash_;
   std::unique_ptr<Tokenizer> tokenizer_;  // may be null
   std::unique_ptr<Metrics> metrics_;
+  std::unique_ptr<SpanExporter> spans_;  // null: no traces
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<InferenceService> service_;

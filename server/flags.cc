@@ -139,6 +139,23 @@ absl::Status ApplyEnvironment(const std::map<std::string, std::string>& variable
   return absl::OkStatus();
 }
 
+// OpenTelemetry's own variable is often set for every pod of a cluster: one that we cannot use is
+// no error.
+void ApplyOpenTelemetry(const std::vector<std::string>& environment, ServerOptions* options,
+                        std::vector<std::string>* warnings) {
+  constexpr std::string_view kVariable = "OTEL_EXPORTER_OTLP_ENDPOINT=";
+  if (!options->otlp_endpoint.empty()) return;
+  for (const std::string& entry : environment) {
+    if (!entry.starts_with(kVariable) || entry.size() == kVariable.size()) continue;
+    const OptionSpec* const spec = FindOption("otlp-endpoint");
+    const absl::Status status = WithSource(spec->set(entry.substr(kVariable.size()), options),
+                                           "environment variable OTEL_EXPORTER_OTLP_ENDPOINT");
+    if (!status.ok()) {
+      warnings->push_back(fmt::format("no traces: {}", std::string(status.message())));
+    }
+  }
+}
+
 absl::Status CheckTogether(const ServerOptions& options) {
   if (options.model.empty()) {
     return InvalidArgument("model", "is required: --model DIRECTORY (or HGRN2_MODEL)");
@@ -207,6 +224,7 @@ absl::StatusOr<ParsedFlags> ParseFlags(const std::vector<std::string>& arguments
     if (found == line.values.end()) continue;
     RETURN_IF_ERROR(WithSource(spec.set(found->second, &parsed.options), "flag --" + spec.name));
   }
+  ApplyOpenTelemetry(environment, &parsed.options, &parsed.warnings);
   RETURN_IF_ERROR(CheckTogether(parsed.options));
   return parsed;
 }

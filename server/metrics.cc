@@ -16,6 +16,7 @@ using Labels = std::vector<ClientMetric::Label>;
 constexpr std::array<const char*, 3> kFinishReasons = {"stop", "length", "abort"};
 constexpr std::array<const char*, 3> kPhases = {"queued", "prefill", "decode"};
 constexpr std::array<const char*, 3> kRejectReasons = {"queue_full", "draining", "deadline"};
+constexpr std::array<const char*, 3> kTraceResults = {"sent", "failed", "dropped"};
 
 // Builds families whose series all carry the model_name label.
 class FamilyBuilder {
@@ -177,7 +178,11 @@ void Metrics::CollectCounters(std::vector<MetricFamily>* out) const {
       .AddAll("phase", kPhases, deadlines_)
       .Begin(MetricType::Counter, "hgrn2_slow_reader_cancellations_total",
              "Streams cancelled because their reader left too much unread.")
-      .Add(Value(slow_readers_));
+      .Add(Value(slow_readers_))
+      .Begin(MetricType::Counter, "hgrn2_traced_requests_total",
+             "Requests with a span, by what became of it: sent to the collector, not taken by it, "
+             "dropped because too many waited.")
+      .AddAll("result", kTraceResults, traced_);
   const HttpServer* const http = http_.load(std::memory_order_acquire);
   builder.Begin(MetricType::Gauge, "hgrn2_http_connections", "Open HTTP connections.")
       .Add(http == nullptr ? 0 : static_cast<double>(http->num_connections()));

@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "server/atomic_histogram.h"
 #include "server/http/http_server.h"
+#include "server/otlp/span_exporter.h"
 
 namespace hgrn2 {
 
@@ -47,6 +48,7 @@ class Metrics : public EngineObserver {
   void OnSlowReader() { Add(slow_readers_, 1); }
   // path is one of the router's, or "other".
   void OnHttpDone(std::string_view path, int status);
+  void OnTraced(TraceResult result, uint64_t n) { Add(traced_[static_cast<size_t>(result)], n); }
 
   std::vector<prometheus::MetricFamily> Collect() const;
   // The text exposition format.
@@ -71,6 +73,7 @@ class Metrics : public EngineObserver {
   std::array<Counter, 3> cancelled_{};  // by Phase
   std::array<Counter, 3> deadlines_{};  // by Phase
   std::array<Counter, 3> rejected_{};   // by RejectReason
+  std::array<Counter, 3> traced_{};     // by TraceResult
 
   AtomicHistogram time_to_first_token_{TimeToFirstTokenBounds()};
   AtomicHistogram inter_token_latency_{InterTokenLatencyBounds()};

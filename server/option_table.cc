@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "server/flags.h"
+#include "server/otlp/json_post.h"
 
 namespace hgrn2 {
 namespace {
@@ -190,6 +191,18 @@ OptionSpec Seed() {
   return spec;
 }
 
+OptionSpec OtlpEndpoint() {
+  OptionSpec spec =
+      Text("otlp-endpoint", &ServerOptions::otlp_endpoint, "http://HOST[:PORT][/PATH]",
+           "OpenTelemetry collector that gets a trace of each sampled request, as "
+           "OTLP/HTTP in JSON, at /v1/traces below the path. Unset: "
+           "OTEL_EXPORTER_OTLP_ENDPOINT, and without that no traces.");
+  spec.set = [set = spec.set, limit = spec.limit](const std::string& text, ServerOptions* options) {
+    return ParseHttpEndpoint(text) ? set(text, options) : Refuse("otlp-endpoint", limit, text);
+  };
+  return spec;
+}
+
 std::vector<OptionSpec> ModelOptions() {
   using O = ServerOptions;
   using OptionalDType = std::optional<DType>;
@@ -311,6 +324,10 @@ std::vector<OptionSpec> ServingOptions() {
              "/health fails when the engine's loop has not turned for so long."),
       Number("shutdown-timeout", &O::shutdown_timeout, 0, 86400, " of seconds",
              "After SIGTERM, time that running requests have to finish."),
+      OtlpEndpoint(),
+      Number("otlp-sample-ratio", &O::otlp_sample_ratio, 0, 1, "",
+             "Part of the requests without a traceparent that get a trace of their own; with one, "
+             "its sampled flag decides."),
       Choice<std::string>("log-level", &O::log_level,
                           {{"trace", "trace"},
                            {"debug", "debug"},

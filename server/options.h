@@ -70,6 +70,8 @@ struct ServerOptions {
   double liveness_timeout = 30;
 
   double shutdown_timeout = 30;
+  std::string otlp_endpoint;  // http://HOST[:PORT][/PATH]; empty: no traces
+  double otlp_sample_ratio = 1;
   std::string log_level = "info";
   std::string log_format = "text";
 };

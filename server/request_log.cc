@@ -16,9 +16,10 @@ void AddOutcome(const RequestOutcome& outcome, LogRecord* record) {
       .AddMilliseconds("total_ms", outcome.seconds);
   if (!outcome.user.empty()) record->Add("user", outcome.user);
   if (!outcome.trace.trace_id.empty()) {
-    record->Add("trace_id", outcome.trace.trace_id)
-        .Add("parent_id", outcome.trace.parent_id)
-        .Add("sampled", outcome.trace.sampled ? 1 : 0);
+    record->Add("trace_id", outcome.trace.trace_id);
+    if (!outcome.trace.parent_id.empty()) record->Add("parent_id", outcome.trace.parent_id);
+    record->Add("sampled", outcome.trace.sampled ? 1 : 0);
+    if (!outcome.trace.span_id.empty()) record->Add("span_id", outcome.trace.span_id);
   }
   if (!outcome.status.ok()) record->Add("error", ToStd(outcome.status.message()));
 }

@@ -49,9 +49,11 @@ void CallRecord::SetTrace(const grpc::CallbackServerContext& call) {
   const auto& metadata = call.client_metadata();
   const auto found = metadata.find("traceparent");
   // Twice is not valid: which one would be the caller?
-  if (found == metadata.end() || metadata.count("traceparent") > 1) return;
-  const std::string_view header(found->second.data(), found->second.size());
-  if (auto trace = ParseTraceparent(header)) trace_ = *std::move(trace);
+  if (found != metadata.end() && metadata.count("traceparent") == 1) {
+    const std::string_view header(found->second.data(), found->second.size());
+    if (auto trace = ParseTraceparent(header)) trace_ = *std::move(trace);
+  }
+  if (context_.spans != nullptr) context_.spans->Begin(&trace_);
 }
 
 bool CallRecord::AtDeadline() const {
@@ -62,14 +64,18 @@ bool CallRecord::AtDeadline() const {
 
 void CallRecord::Done(const absl::Status& status, const Usage& usage, const Timing& timing) const {
   context_.metrics->OnRpcDone(method_, status.code());
+  const double seconds = ToSeconds(context_.clock->Now() - started_);
+  const RequestOutcome outcome{status, usage, timing, seconds, user_, trace_};
+  if (!id_.empty() && !trace_.span_id.empty()) {
+    context_.spans->Add(MakeRpcSpan(method_, id_, outcome));
+  }
   const auto level = id_.empty() ? spdlog::level::debug : spdlog::level::info;
   if (!spdlog::should_log(level)) return;
   LogRecord record("rpc");
   record.Add("method", method_)
       .Add("request_id", id_.empty() ? "-" : id_)
       .Add("status", CodeName(status.code()));
-  const double seconds = ToSeconds(context_.clock->Now() - started_);
-  AddOutcome({status, usage, timing, seconds, user_, trace_}, &record);
+  AddOutcome(outcome, &record);
   record.Write(level);
 }
 

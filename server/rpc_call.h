@@ -15,6 +15,7 @@
 #include "engine/frontend/frontend.h"
 #include "server/active_calls.h"
 #include "server/metrics.h"
+#include "server/otlp/span_exporter.h"
 #include "server/request_id.h"
 #include "server/trace_context.h"
 
@@ -24,6 +25,7 @@ namespace hgrn2 {
 struct ServiceContext {
   Frontend* frontend = nullptr;
   Metrics* metrics = nullptr;
+  SpanExporter* spans = nullptr;  // null: none are exported
   ActiveCalls* active_calls = nullptr;
   v1::GetModelResponse model;             // GetModel's answer
   int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one Generate call
@@ -52,7 +54,7 @@ class ControlHolder {
   bool released_ ABSL_GUARDED_BY(mu_) = false;
 };
 
-// One line of the access log, and the RPC's count, when it ends.
+// One line of the access log, the RPC's count and its span, when it ends.
 class CallRecord {
  public:
   CallRecord(const ServiceContext& context, const char* method)
@@ -63,7 +65,7 @@ class CallRecord {
     user_ = std::move(user);
   }
   void SetDeadline(TimePoint deadline) { deadline_ = deadline; }
-  // Takes the caller's trace from the call's metadata.
+  // Takes the caller's trace from the call's metadata, or begins one.
   void SetTrace(const grpc::CallbackServerContext& call);
   const std::string& id() const { return id_; }
 

@@ -34,7 +34,8 @@ std::optional<TraceContext> ParseTraceparent(std::string_view header) {
   if (version == "ff" || IsZero(trace_id) || IsZero(parent_id)) return std::nullopt;
   const bool longer = header.size() > kLength;
   if (longer && (version == "00" || header[kLength] != '-')) return std::nullopt;
-  return TraceContext{std::string(trace_id), std::string(parent_id), (HexDigit(flags[1]) & 1) != 0};
+  return TraceContext{std::string(trace_id), std::string(parent_id), (HexDigit(flags[1]) & 1) != 0,
+                      ""};
 }
 
 }  // namespace hgrn2

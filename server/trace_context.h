@@ -11,6 +11,7 @@ struct TraceContext {
   std::string trace_id;   // 32 hexadecimal digits; empty: no trace
   std::string parent_id;  // 16: the caller's span
   bool sampled = false;
+  std::string span_id;  // 16: of our own span; empty: there is none
 };
 
 // Nothing if the header is not valid: it is then ignored, as the standard asks. Later versions are

@@ -15,20 +15,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-import urllib.request
 
-SHAPES = {"1.3b": (24, 2048, 5632), "2.9b": (32, 2560, 6912)}
-
-
-def write_model(folder, name):
-    layers, d, m = SHAPES[name]
-    config = {"model_type": "hgrn2", "hidden_size": d, "num_hidden_layers": layers, "expand_ratio": 128,
-              "intermediate_size": m, "vocab_size": 32000, "torch_dtype": "bfloat16",
-              "bos_token_id": 1, "eos_token_id": 2}
-    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as f:
-        json.dump(config, f)
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../load"))
+import server_process  # noqa: E402
 
 
 def bare_steps(args, batches):
@@ -38,55 +30,6 @@ def bare_steps(args, batches):
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     print(out, end="", flush=True)
     return {int(b): float(ms) / 1e3 for b, ms in re.findall(r"decode  batch +(\d+)  step +([\d.]+) ms", out)}
-
-
-class Server:
-    def __init__(self, args, slots, model, log):
-        self.log = log
-        flags = ["--model", model, "--load-format", "dummy", "--seed", "1", "--device", args.device, "--max-num-seqs",
-                 str(slots), "--host", "127.0.0.1", "--grpc-port", "0", "--http-port", "0", "--log-level", "info"]
-        with open(log, "w", encoding="utf-8") as f:
-            self.process = subprocess.Popen(
-                args.server_cpus + [os.path.join(args.bin, "hgrn2-server"), *flags, *args.server_flags.split()], stderr=f)
-        begin = time.time()
-        self.grpc = self.http = None
-        while self.http is None and time.time() - begin < 180:
-            time.sleep(0.05)
-            if self.process.poll() is not None:
-                raise RuntimeError(open(log, encoding="utf-8").read())
-            text = open(log, encoding="utf-8").read()
-            found = re.findall(r"(gRPC|HTTP) listening on (\S+)", text)
-            if len(found) == 2:
-                self.grpc, self.http = found[0][1], found[1][1]
-        print(f"server ready after {time.time() - begin:.1f} s", flush=True)
-
-    def metrics(self):
-        """{metric with labels: value}"""
-        text = urllib.request.urlopen(f"http://{self.http}/metrics", timeout=10).read().decode()
-        values = {"time": time.monotonic()}
-        for line in text.splitlines():
-            if not line.startswith("#") and " " in line:
-                name, value = line.rsplit(" ", 1)
-                values[name] = float(value)
-        return values
-
-    def threads(self):
-        """{thread id: (name, CPU seconds)}"""
-        folder = f"/proc/{self.process.pid}/task"
-        out = {}
-        for tid in os.listdir(folder):
-            try:
-                stat = open(f"{folder}/{tid}/stat", encoding="utf-8").read()
-            except OSError:
-                continue
-            name = stat[stat.index("(") + 1:stat.rindex(")")]
-            fields = stat[stat.rindex(")") + 2:].split()
-            out[tid] = (name, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
-        return out
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
 
 
 class Load:
@@ -216,9 +159,8 @@ def run_prompts(args, server, streams, bare):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", required=True)
-    parser.add_argument("--model", choices=sorted(SHAPES), default="1.3b")
-    parser.add_argument("--device", default="cuda")
+    server_process.add_arguments(parser)
+    parser.add_argument("--model", choices=sorted(server_process.SHAPES), default="1.3b")
     parser.add_argument("--streams", default="1,64,256")
     parser.add_argument("--phases", default="streams,prompts")
     parser.add_argument("--seconds", type=float, default=5)
@@ -227,11 +169,6 @@ def main():
     parser.add_argument("--prompt-rate", type=float, default=0, help="prompts/s, instead of measuring saturation")
     parser.add_argument("--load", type=float, default=0.7)
     parser.add_argument("--extra-slots", type=int, default=64, help="slots for the long prompts")
-    parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--client-threads", type=int, default=4)
-    parser.add_argument("--server-cpus", type=lambda s: ["taskset", "-c", s], default=[])
-    parser.add_argument("--client-cpus", type=lambda s: ["taskset", "-c", s], default=[])
-    parser.add_argument("--server-flags", default="")
     parser.add_argument("--bench-flags", default="")
     parser.add_argument("--json")
     args = parser.parse_args()
@@ -240,8 +177,9 @@ def main():
     bare = bare_steps(args, streams)
     results = {"bare_steps": bare, "streams": []}
     with tempfile.TemporaryDirectory() as args.work:
-        write_model(args.work, args.model)
-        server = Server(args, max(streams) + args.extra_slots, args.work, os.path.join(args.work, "log"))
+        server_process.write_model(args.work, args.model)
+        server = server_process.Server(args, max(streams) + args.extra_slots, os.path.join(args.work, "log"),
+                                       "--model", args.work, "--load-format", "dummy", "--seed", "1")
         try:
             if "streams" in phases:
                 results["streams"] = [run_streams(args, server, n, bare[n]) for n in streams]
@@ -249,8 +187,7 @@ def main():
                 results.update(run_prompts(args, server, max(streams), bare[max(streams)]))
         finally:
             print("server's exit status", server.stop())
-            log = open(server.log, encoding="utf-8").read()
-            print("\n".join(line for line in log.splitlines() if "rpc method" not in line)[-3000:])
+            print("\n".join(line for line in server.output().splitlines() if "rpc method" not in line)[-3000:])
     if args.json:
         with open(args.json, "w", encoding="utf-8") as f:
             json.dump(results, f, indent=1)

@@ -11,8 +11,8 @@
 namespace hgrn2 {
 namespace {
 
-// What whole and streamed answers share: the request's control, its log line, and the prompt's part
-// of the deltas.
+// What whole and streamed answers share: the request's control, its log line and span, and the
+// prompt's part of the deltas.
 class Call : public CompletionHandler,
              public HttpStreamListener,
              public std::enable_shared_from_this<Call> {
@@ -31,7 +31,7 @@ class Call : public CompletionHandler,
     responder_->Listen(shared_from_this());
     auto control = context_.frontend->Generate(std::move(request), shared_from_this());
     if (control.ok()) return control_.Hold(*std::move(control));
-    Log(control.status(), {}, {});
+    Report(control.status(), {}, {});
     responder_->Send(ToHttpError(control.status(), task_.prompt_field));
   }
 
@@ -51,12 +51,17 @@ class Call : public CompletionHandler,
     if (!delta->token_ids.empty() || delta->finish_reason.has_value()) CountPrompt(*delta);
   }
 
-  void Log(const absl::Status& status, const Usage& usage, const Timing& timing) const {
+  void Report(const absl::Status& status, const Usage& usage, const Timing& timing) const {
+    const int http_status = HttpStatusOf(status);
+    const double seconds = ToSeconds(context_.clock->Now() - started_);
+    const RequestOutcome outcome{status, usage, timing, seconds, user_, task_.trace};
+    if (!task_.trace.span_id.empty()) {
+      context_.spans->Add(MakeHttpSpan(task_.route, id_, http_status, outcome));
+    }
     if (!spdlog::should_log(spdlog::level::info)) return;
     LogRecord record("http");
-    record.Add("path", task_.route).Add("request_id", id_).Add("status", HttpStatusOf(status));
-    const double seconds = ToSeconds(context_.clock->Now() - started_);
-    AddOutcome({status, usage, timing, seconds, user_, task_.trace}, &record);
+    record.Add("path", task_.route).Add("request_id", id_).Add("status", http_status);
+    AddOutcome(outcome, &record);
     record.Write(spdlog::level::info);
   }
 
@@ -118,7 +123,7 @@ class WholeCall final : public Call {
     const absl::Status end = too_large_ ? TooLarge() : status;
     Usage shown = usage;
     if (task_.prompt_only) shown.completion_tokens = 0;
-    Log(end, shown, timing);
+    Report(end, shown, timing);
     if (!end.ok()) return responder_->Send(ToHttpError(end, task_.prompt_field));
     HttpResponse response;
     response.body = task_.format->Whole(std::move(choices_), shown);
@@ -182,7 +187,7 @@ class StreamCall final : public Call {
       pending_usage_ = usage;
       if (task_.prompt_only) pending_usage_.completion_tokens = 0;
     }
-    Log(overflow_ ? TooSlow() : status, usage, timing);
+    Report(overflow_ ? TooSlow() : status, usage, timing);
     Pump();
   }
 
@@ -283,6 +288,7 @@ class StreamCall final : public Call {
 
 void StartGeneration(const GenerationContext& context, CompletionRequest request,
                      GenerationTask task, std::shared_ptr<HttpResponder> responder) {
+  if (context.spans != nullptr) context.spans->Begin(&task.trace);
   std::shared_ptr<Call> call;
   if (task.stream) {
     call = std::make_shared<StreamCall>(context, request, std::move(task), std::move(responder));

@@ -13,6 +13,7 @@
 #include "server/http/http_types.h"
 #include "server/metrics.h"
 #include "server/openai/answer_format.h"
+#include "server/otlp/span_exporter.h"
 #include "server/rpc_call.h"
 #include "server/trace_context.h"
 
@@ -22,6 +23,7 @@ namespace hgrn2 {
 struct GenerationContext {
   Frontend* frontend = nullptr;
   Metrics* metrics = nullptr;
+  SpanExporter* spans = nullptr;          // null: none are exported
   int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one stream
   int64_t max_response_bytes = 64 << 20;  // of a whole answer
   const Clock* clock = &Clock::Real();

@@ -60,6 +60,22 @@ def test_find_max():
     print(f"  {rate:.0f} requests/s, {len(result['runs'])} runs")
 
 
+def test_sweep_of_the_whole_server():
+    """bench/load/server_sweep.py starts a server of its own and has all three parts, within its limit."""
+    out = work / "sweep.json"
+    sweep = harness.ROOT / "bench/load/server_sweep.py"
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, str(sweep), "--bin", str(pathlib.Path(sys.argv[1]).parent), "--shape", "tiny", "--device", "cpu",
+                           "--closed", "1,4", "--rate", "8", "--prompt-tokens", "8", "--output-tokens", "uniform:4:8", "--goodput", "ttft:2000",
+                           "--warmup", "0", "--drain", "1", "--limit", "60", "--json", str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    assert time.monotonic() - begin < 60
+    result = json.loads(out.read_text())
+    assert {run["hgrn2"]["part"] for run in result["runs"]} == {"closed", "open", "find-max"}
+    assert result["find_max"]["rate"] > 0
+    assert done.stdout.count("ttft p50") == 3 and "find-max: server " in done.stdout, done.stdout
+
+
 def test_interrupt_keeps_what_was_measured():
     for target in (server.grpc, url):
         out = work / "interrupted.json"

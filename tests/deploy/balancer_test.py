@@ -61,6 +61,23 @@ class Client:
         return "OK" if tokens == max_tokens else f"TRUNCATED: {tokens} of {max_tokens} tokens"
 
 
+class Pool:
+    """Several clients, called in turn."""
+
+    def __init__(self, clients):
+        self.clients = clients
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        for client in self.clients:
+            await client.channel.close()
+
+    async def call(self, number, *arguments, **more):
+        return await self.clients[number % len(self.clients)].call(number, *arguments, **more)
+
+
 async def open_loop(client, rate, stop, limit):
     """Sends `rate` calls a second, streams and unary calls in turn, until `stop`; at most `limit` calls."""
     loop = asyncio.get_running_loop()
@@ -79,6 +96,7 @@ async def open_loop(client, rate, stop, limit):
 class Replicas(unittest.TestCase):
     """Three running replicas; a fresh set for each test."""
     protocol = None
+    flags = ()
 
     def setUp(self):
         if Replicas.protocol is None:
@@ -90,7 +108,7 @@ class Replicas(unittest.TestCase):
         ports = harness.free_ports(6)
         self.replicas = [
             harness.Replica(OPTIONS.server, self.directory.name, f"replica{i + 1}", ports[i], ports[3 + i],
-                            ["--shutdown-timeout", "30"]) for i in range(3)]
+                            ["--shutdown-timeout", "30", *self.flags]) for i in range(3)]
         for replica in self.replicas:
             replica.start()
             self.addCleanup(lambda r=replica: r.process.stop(signal.SIGKILL))
@@ -160,6 +178,15 @@ class Replicas(unittest.TestCase):
 class BehindBalancer:
     """Mixin: the tests, for the class attribute `balancer`."""
     balancer = None
+    stream_kills = property(lambda self: OPTIONS.streams)
+
+    def client(self, balancer):
+        return Client(balancer.target, self.protocol)
+
+    async def check_affinity(self, client):
+        sessions = await self.replicas_of_sessions(client)
+        self.assertTrue(all(len(replicas) == 1 for replicas in sessions), f"a session moved: {sessions}")
+        self.assertGreater(len(set.union(*sessions)), 1, "every session went to one replica")
 
     def setUp(self):
         if self.balancer.program() is None:
@@ -169,7 +196,7 @@ class BehindBalancer:
     def test_rolling_restart_loses_no_request(self):
         async def run():
             with self.balancer(self.directory.name, self.replicas) as balancer:
-                async with Client(balancer.target, self.protocol) as client:
+                async with self.client(balancer) as client:
                     return await self.under_load(client, lambda: self.restart_one_by_one(balancer.take_out, balancer.put_back))
         outcomes = asyncio.run(run())
         self.assertEqual([o for o in outcomes if o != "OK"], [])
@@ -177,13 +204,11 @@ class BehindBalancer:
     def test_killed_replica_loses_only_what_ran_on_it(self):
         async def run():
             with self.balancer(self.directory.name, self.replicas) as balancer:
-                async with Client(balancer.target, self.protocol) as client:
+                async with self.client(balancer) as client:
                     for number in range(6):
                         self.assertEqual(await client.call(number, 1, stream=False), "OK")
-                    sessions = await self.replicas_of_sessions(client)
-                    self.assertTrue(all(len(replicas) == 1 for replicas in sessions), f"a session moved: {sessions}")
-                    self.assertGreater(len(set.union(*sessions)), 1, "every session went to one replica")
-                    return await self.kill_one(client, stream=OPTIONS.streams)
+                    await self.check_affinity(client)
+                    return await self.kill_one(client, stream=self.stream_kills)
         lost, outcomes, retried = asyncio.run(run())
         failed = [o for o in outcomes if o != "OK"]
         self.assertEqual(len(failed), lost)
@@ -193,6 +218,20 @@ class BehindBalancer:
 
 class BehindHAProxy(BehindBalancer, Replicas):
     balancer = harness.HAProxy
+
+
+class BehindHAProxyTcp(BehindBalancer, Replicas):
+    """Connections are balanced: several clients, streams end as UNAVAILABLE too, no affinity of calls."""
+    balancer = harness.HAProxyTcp
+    flags = ("--grpc-max-connection-age", "2")
+    stream_kills = True
+
+    def client(self, balancer):
+        # A connection each, which channels to one address would share.
+        return Pool([Client(balancer.target, self.protocol, [("grpc.use_local_subchannel_pool", 1)]) for _ in range(6)])
+
+    async def check_affinity(self, client):
+        pass
 
 
 class BehindNginx(BehindBalancer, Replicas):

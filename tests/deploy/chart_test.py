@@ -259,6 +259,8 @@ class Values(unittest.TestCase):
             ({"gpu": {"enabled": True}}, "holds no model"),
             ({"server": {"tls": {"verifyClients": True}}}, "secretName"),
             ({"replicas": 3}, "replicas"),
+            ({"tracing": {"otlpEndpoint": "https://collector:4318"}}, "otlpEndpoint"),
+            ({"tracing": {"sampleRatio": 2}}, "sampleRatio"),
             ({"workload": {"kind": "DaemonSet"}}, "kind"),
             ({"model": {"servedName": "a"}, "server": {"flags": {"served-model-name": "b"}}}, "served-model-name"),
         ]
@@ -277,7 +279,8 @@ class Values(unittest.TestCase):
         schema = json.loads((CHART / "values.schema.json").read_text())
         offered = set(schema["properties"]["server"]["properties"]["flags"]["properties"])
         secrets = {"tls": {"secretName": "tls", "verifyClients": True}, "apiKeys": {"secretName": "keys"}}
-        container = only(render({"server": secrets})["Deployment"])["spec"]["template"]["spec"]["containers"][0]
+        tracing = {"otlpEndpoint": "http://collector:4318"}
+        container = only(render({"server": secrets, "tracing": tracing})["Deployment"])["spec"]["template"]["spec"]["containers"][0]
         decided = {a[2:].split("=")[0] for a in container["args"]}
         self.assertEqual(offered & decided, set())
         # What the server has beyond these is no setting, or would show a secret in the pod's command line.
@@ -298,6 +301,23 @@ class Values(unittest.TestCase):
             self.assertTrue(mounts[folder]["readOnly"])
             self.assertEqual(volumes[mounts[folder]["name"]]["secret"]["secretName"], secret)
         self.assertEqual(volumes["api-keys"]["secret"]["items"], [{"key": "k", "path": "api-keys"}])
+
+    def test_traces_reach_the_collector_and_nothing_else(self):
+        objects = render({"tracing": {"otlpEndpoint": "http://otel.obs:4318/base", "sampleRatio": 0.25, "collector": [{"podSelector": {}}]},
+                          "networkPolicy": {"egress": [{"ports": [{"port": 9}]}]}})
+        arguments = only(objects["Deployment"])["spec"]["template"]["spec"]["containers"][0]["args"]
+        self.assertIn("--otlp-endpoint=http://otel.obs:4318/base", arguments)
+        self.assertIn("--otlp-sample-ratio=0.25", arguments)
+        own, collector, dns = only(objects["NetworkPolicy"])["spec"]["egress"]
+        self.assertEqual(own, {"ports": [{"port": 9}]})
+        self.assertEqual(collector, {"to": [{"podSelector": {}}], "ports": [{"port": 4318, "protocol": "TCP"}]})
+        self.assertEqual({p["port"] for p in dns["ports"]}, {53})
+        without = render({})
+        self.assertEqual(only(without["NetworkPolicy"])["spec"]["egress"], [])
+        self.assertNotIn("otlp", json.dumps(without["Deployment"]))
+        for url, port in (("http://[::1]:4000", 4000), ("http://c", 80), ("http://10.0.0.9/x", 80)):
+            rules = only(render({"tracing": {"otlpEndpoint": url}})["NetworkPolicy"])["spec"]["egress"]
+            self.assertEqual(rules[0]["ports"][0]["port"], port, url)
 
     def test_documentation_has_every_runbook(self):
         text = (harness.ROOT / "docs/operations.md").read_text()

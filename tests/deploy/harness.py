@@ -2,6 +2,7 @@
 
 Everything listens on 127.0.0.1, on ports that were free a moment ago, and is ended by its own process id.
 """
+import csv
 import importlib
 import os
 import pathlib
@@ -209,18 +210,38 @@ class HAProxy(Balancer):
     def command(self):
         return [self.program(), "-db", "-f", self.write_config()]
 
-    def admin(self, command):
+    def ask(self, command):
+        """The answer on the administration socket."""
         with socket.create_connection(("127.0.0.1", self.admin_port), timeout=5) as s:
             s.sendall(command.encode() + b"\n")
-            answer = s.recv(4096).decode().strip()
+            return b"".join(iter(lambda: s.recv(4096), b"")).decode().strip()
+
+    def set_state(self, replica, state):
+        command = f"set server hgrn2/{replica.name} state {state}"
+        answer = self.ask(command)
         assert not answer, f"haproxy: {command}: {answer}"
 
     def take_out(self, replica):
-        self.admin(f"set server hgrn2/{replica.name} state drain")
+        self.set_state(replica, "drain")
         time.sleep(0.2)
 
     def put_back(self, replica):
-        self.admin(f"set server hgrn2/{replica.name} state ready")
+        self.set_state(replica, "ready")
+
+
+class HAProxyTcp(HAProxy):
+    """Waits until the replica's connections have reached their age and gone elsewhere."""
+    CONFIG = "haproxy-tcp.cfg"
+
+    def connections(self, replica):
+        for row in csv.DictReader(self.ask("show stat").removeprefix("# ").splitlines()):
+            if (row["pxname"], row["svname"]) == ("hgrn2", replica.name):
+                return int(row["scur"])
+        raise AssertionError(f"haproxy knows no {replica.name}")
+
+    def take_out(self, replica):
+        self.set_state(replica, "drain")
+        wait_for(f"{replica.name} without connections", lambda: self.connections(replica) == 0, 20)
 
 
 class Nginx(Balancer):

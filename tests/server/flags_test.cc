@@ -74,7 +74,7 @@ TEST_F(FlagsTest, EveryOptionIsReachableByFlagEnvironmentAndFile) {
     // A value that differs from the default.
     std::string value;
     for (const char* candidate : {"7", "0.5", "1024", "65536", "70000", "fp8", "cpu", "dummy",
-                                  "float32", "debug", "json", "x"}) {
+                                  "float32", "debug", "json", "http://x:1", "x"}) {
       ServerOptions options;
       if (spec.set(candidate, &options).ok() && spec.get(options) != spec.get(ServerOptions{})) {
         value = candidate;
@@ -105,6 +105,22 @@ TEST_F(FlagsTest, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
   EXPECT_EQ(options.grpc_port, 1003);
   EXPECT_EQ(options.host, "a");
   EXPECT_EQ(options.http_port, 8000);
+}
+
+TEST_F(FlagsTest, OpenTelemetrysOwnVariableComesLastAndIsNoError) {
+  const std::string standard = "OTEL_EXPORTER_OTLP_ENDPOINT=http://platform:4318";
+  EXPECT_EQ(Options({}, {standard}).otlp_endpoint, "http://platform:4318");
+  EXPECT_EQ(Options({}, {standard, "HGRN2_OTLP_ENDPOINT=http://ours:1"}).otlp_endpoint,
+            "http://ours:1");
+  EXPECT_EQ(Options({"--otlp-endpoint", "http://flag"}, {standard}).otlp_endpoint, "http://flag");
+  EXPECT_EQ(Options({}, {"OTEL_EXPORTER_OTLP_ENDPOINT="}).otlp_endpoint, "");
+  const auto parsed =
+      Parse({"--model", "m"}, {"OTEL_EXPORTER_OTLP_ENDPOINT=https://platform:4317"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->options.otlp_endpoint, "");
+  ASSERT_EQ(parsed->warnings.size(), 1u);
+  EXPECT_NE(parsed->warnings[0].find("OTEL_EXPORTER_OTLP_ENDPOINT"), std::string::npos);
+  Error("otlp-endpoint", {"--otlp-endpoint", "https://collector"});
 }
 
 TEST_F(FlagsTest, ConfigFileFromTheEnvironmentAndAsJson) {

@@ -161,6 +161,10 @@ TEST_F(MetricsOfAnEngine, EveryMetricMoves) {
   context.metrics = &metrics_;
   CallRecord(context, "Generate").Done(absl::OkStatus());
   metrics_.OnSlowReader();
+  for (const TraceResult result :
+       {TraceResult::kSent, TraceResult::kFailed, TraceResult::kDropped}) {
+    metrics_.OnTraced(result, 1);
+  }
   std::atomic<bool> ready{true};
   HttpRouter router;
   AddOpsRoutes({engine_.get(), &metrics_, &ready, 30}, &router);

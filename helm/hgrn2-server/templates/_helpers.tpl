@@ -91,6 +91,10 @@ app.kubernetes.io/part-of: hgrn2-server
   "grpc-max-connection-age" (int .Values.server.maxConnectionAge)
   "grpc-max-connection-age-grace" (int .Values.server.maxConnectionAgeGrace) -}}
 {{- with .Values.model.servedName }}{{ $_ := set $own "served-model-name" . }}{{ end -}}
+{{- with .Values.tracing.otlpEndpoint -}}
+{{- $_ := set $own "otlp-endpoint" . -}}
+{{- $_ := set $own "otlp-sample-ratio" $.Values.tracing.sampleRatio -}}
+{{- end -}}
 {{- if .Values.server.tls.secretName -}}
 {{- $_ := set $own "grpc-tls-cert" "/etc/hgrn2/tls/tls.crt" -}}
 {{- $_ := set $own "grpc-tls-key" "/etc/hgrn2/tls/tls.key" -}}

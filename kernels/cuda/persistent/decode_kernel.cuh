@@ -218,13 +218,13 @@ __device__ __forceinline__ void Consume(Context<T::kFlags>& c) {
     const LayerPointers& layer = c.layers[a.product == kHead ? 0 : phase / kProductsPerLayer];
     // In here: its registers are free outside of the q, f, i product.
     StateUnit<S, T::kFlags> state(c);
-    if (kEarly) state.ClearLoaded();
     const bool early = kEarly && a.product == kQfi && int(blockIdx.x) < state.Units(p);
     if (T::kFlags && early) state.Bind(layer, blockIdx.x);
     c.Wait();
     if (tid == 0) *c.progress = phase + 1;
     if (a.product == kHead) GridDependencyLaunch();
     RunProduct<T, kFp8>(c, a, [&] {
+      if (kEarly) state.ClearLoaded();
       if (!early) return;
       if (!T::kFlags) state.Bind(layer, blockIdx.x);
       state.Load();

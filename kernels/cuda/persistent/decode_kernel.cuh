@@ -272,7 +272,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(S::kProducerRegisters));
-    if (threadIdx.x == kConsumers) Produce<T, kFp8>(p, ranges, ring);
+    if (threadIdx.x == kConsumers) {
+      if (p.trace == nullptr) {
+        Produce<T, kFp8, false>(p, ranges, ring);
+      } else {
+        Produce<T, kFp8, true>(p, ranges, ring);
+      }
+    }
     if (threadIdx.x / 32 == kConsumerWarps + 1) Prefetch<S>(p, layers, &control.progress);
     if (T::kFlags && threadIdx.x / 32 == kConsumerWarps + 3) {
       BringRowScales(p, ranges, control);

@@ -31,19 +31,17 @@ struct FlagTiling : Tiling<1, 1 << 14> {
 };
 
 // Order in which weights are consumed, and so fetched, for one product: groups of row tiles; in a
-// group, chunks of K; in a chunk, tiles; in a tile, stages. fn(tile, first k-step).
-template <typename T, int kStageSteps, typename Fn>
-__device__ __forceinline__ void ForEachStage(int tiles, int kpw, Fn&& fn) {
+// group, chunks of K; in a chunk, tiles; in a tile, stages, which follow each other in memory.
+// fn(tile, first k-step, k-steps).
+template <typename T, typename Fn>
+__device__ __forceinline__ void ForEachRun(int tiles, int kpw, Fn&& fn) {
 #pragma unroll 1
   for (int g0 = 0; g0 < tiles; g0 += T::kGroup) {
 #pragma unroll 1
     for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
       const int steps = min(T::kChunk, kpw - c0);
 #pragma unroll 1
-      for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) {
-#pragma unroll 1
-        for (int s0 = 0; s0 < steps; s0 += kStageSteps) fn(i, c0 + s0);
-      }
+      for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) fn(i, c0, steps);
     }
   }
 }
@@ -55,62 +53,55 @@ constexpr int kStageSteps = kStageBytes<kFp8Layers> / SlotBytes(kFp8);
 
 // One thread: fetches the weights of every product of the step, at most `inflight_kib` ahead
 // of what has landed (more would only queue up in front of other blocks' activations).
-template <typename T, bool kFp8>
+//
+// It has few registers, and a spilled one comes back from L2, since every grid barrier empties L1:
+// addresses move on from product to product, and clocks are only counted where they are asked for.
+template <typename T, bool kFp8, bool kTraced>
 __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges,
                                         RingState ring) {
   const uint64_t policy = EvictFirstPolicy();
   const int kib = p.inflight_kib > 0 ? p.inflight_kib : kDefaultInflightKib;
-  const int limit = min(max(kib * 1024 / kStageBytes<kFp8>, 1), ring.stages);
-  int under_way = 0;
+  int may_start = min(max(kib * 1024 / kStageBytes<kFp8>, 1), ring.stages);
+  RingState landed = ring;
   uint32_t clocks_full = 0, clocks_landing = 0;
-  const bool traced = p.trace != nullptr;
-  auto timed_wait = [&](uint32_t bar, uint32_t parity, uint32_t& clocks) {
-    const uint32_t before = traced ? clock() : 0;
+  auto wait = [](uint32_t bar, uint32_t parity, uint32_t& clocks) {
+    if constexpr (kTraced) clocks -= clock();
     MbarrierWait(bar, parity);
-    if (traced) clocks += clock() - before;
+    if constexpr (kTraced) clocks += clock();
   };
   auto fetch = [&](const uint8_t* source) {
-    timed_wait(ring.empty + ring.stage * 8, ring.parity ^ 1, clocks_full);
-    if (under_way < limit) {
-      ++under_way;
+    wait(ring.empty + ring.stage * 8, ring.parity ^ 1, clocks_full);
+    if (may_start > 0) {
+      --may_start;
     } else {
-      const int oldest = ring.stage - limit;
-      const bool wraps = oldest < 0;
-      timed_wait(ring.full + (wraps ? oldest + ring.stages : oldest) * 8,
-                 ring.parity ^ static_cast<uint32_t>(wraps), clocks_landing);
+      wait(landed.full + landed.stage * 8, landed.parity, clocks_landing);
+      landed.Advance();
     }
     const uint32_t full = ring.full + ring.stage * 8;
     MbarrierExpect(full, kStageBytes<kFp8>);
     BulkLoad(ring.data + ring.stage * kStageBytes<kFp8>, source, kStageBytes<kFp8>, full, policy);
     ring.Advance();
   };
-  // This thread has few registers, and a spilled one comes back from L2, so addresses move on from
-  // product to product instead of being computed afresh. In units of a slot of FP8 weights.
-  constexpr int kUnit = SlotBytes(true);
-  const auto* at = static_cast<const uint8_t*>(p.weights);
+  const auto* weights = static_cast<const uint8_t*>(p.weights);  // of the product
   const int d = static_cast<int>(p.shape.d), m = static_cast<int>(p.shape.m);
   const int kpw_d = KStepsPerWarp(d), kpw_m = KStepsPerWarp(m);
   const int phases = p.shape.NumPhases();
 #pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
-    const bool head = phase == phases - 1;
-    const int product = phase % kProductsPerLayer;  // the head comes last
-    const bool fp8 = kFp8 && !head;
+    const bool fp8 = kFp8 && phase != phases - 1;
+    const int product = phase % kProductsPerLayer;  // the head, behind all others, needs no length
     const int kpw = product == kDown ? kpw_m : kpw_d;
     const int rows = product == kQfi ? 3 * d : product == kGateUp ? 2 * m : d;
-    const int step_units = fp8 ? 1 : 2;
+    const int slot_bytes = SlotBytes(fp8), stage_steps = kStageBytes<kFp8> / slot_bytes;
     const TileRange range = ranges[phase];
-    auto stage = [&](int tile, int step) {
-      fetch(at + static_cast<int64_t>(((range.first + tile) * kpw + step) * step_units) * kUnit);
-    };
-    if (fp8) {
-      ForEachStage<T, kStageSteps<kFp8, true>>(range.count, kpw, stage);
-    } else {
-      ForEachStage<T, kStageSteps<kFp8, false>>(range.count, kpw, stage);
-    }
-    at += static_cast<int64_t>(rows / kTileRows * kpw * step_units) * kUnit;
+    ForEachRun<T>(range.count, kpw, [&](int tile, int step, int steps) {
+      const uint8_t* source = weights + int64_t{(range.first + tile) * kpw + step} * slot_bytes;
+#pragma unroll 1
+      for (int s0 = 0; s0 < steps; s0 += stage_steps, source += kStageBytes<kFp8>) fetch(source);
+    });
+    weights += int64_t{rows / kTileRows * kpw} * slot_bytes;
   }
-  if (p.trace != nullptr) {
+  if constexpr (kTraced) {
     int64_t* end = p.trace + int64_t{blockIdx.x + 1} * p.trace_capacity;
     end[-2] = clocks_full, end[-1] = clocks_landing;
   }

@@ -2,7 +2,7 @@
 //
 //   cuda_persistent_bench [--model 1.3b|2.9b] [--fp8] [--batch 1,8] [--state float16|float32]
 //   [--replay 16]
-//                [--inflight 0,48] [--exchange auto,barriers,flags] [--pdl] [--trace]
+//                [--inflight 0,48] [--exchange auto,barriers] [--pdl] [--trace]
 //   cuda_persistent_bench --ceilings     read bandwidth of plain loads and of bulk copies, grid
 //   barrier
 //
@@ -224,9 +224,7 @@ std::vector<persistent::Exchange> Exchanges(const std::string& text) {
   std::vector<persistent::Exchange> v;
   std::stringstream in(text);
   for (std::string item; std::getline(in, item, ',');) {
-    v.push_back(item == "flags"      ? persistent::Exchange::kFlags
-                : item == "barriers" ? persistent::Exchange::kBarriers
-                                     : persistent::Exchange::kAuto);
+    v.push_back(item == "barriers" ? persistent::Exchange::kBarriers : persistent::Exchange::kAuto);
   }
   return v;
 }

@@ -24,8 +24,8 @@ constexpr int kMaxLayers = 128;
 // their activations carry 2^60 and the sums another 2^60: both exact.
 constexpr float kFp8ActivationScale = 1152921504606846976.0f;
 
-// Batches up to this may exchange activations in flagged cells.
-constexpr int kMaxFlagBatch = 8;
+// Up to this batch flags beat barriers.
+constexpr int kMaxFlagBatch = 2;
 // Shared memory that a block may give to activations, at the cost of the weights' ring.
 constexpr int64_t kMaxActivationBytes = 120 * 1024;
 

@@ -13,9 +13,6 @@ cudaError_t LaunchFlags(const DecodeParams& params, cudaStream_t stream);
 
 namespace {
 
-// Up to here flags beat barriers.
-constexpr int kAutoFlagBatch = 4;
-
 template <bool kFp8>
 cudaError_t LaunchBatch(const DecodeParams& p, cudaStream_t stream) {
   if (WithFlags(p)) return LaunchFlags<kFp8>(p, stream);
@@ -53,8 +50,7 @@ size_t WorkspaceBytes(const ModelShape& shape, int32_t max_batch) {
 }
 
 bool WithFlags(const DecodeParams& p) {
-  if (p.exchange == Exchange::kBarriers) return false;
-  return p.batch <= (p.exchange == Exchange::kAuto ? kAutoFlagBatch : kMaxFlagBatch) &&
+  return p.exchange == Exchange::kAuto && p.batch <= kMaxFlagBatch &&
          ActivationBytes(p.shape, p.batch) <= kMaxActivationBytes;
 }
 

@@ -36,7 +36,7 @@ struct LayerPointers {
   int32_t pad = 0;
 };
 
-enum class Exchange : uint8_t { kAuto, kBarriers, kFlags };
+enum class Exchange : uint8_t { kAuto, kBarriers };
 
 struct DecodeParams {
   ModelShape shape;
@@ -66,8 +66,8 @@ struct DecodeParams {
   bool programmatic = false;  // launch as a programmatic dependent: weights are fetched before
                               // the kernel ahead in the stream has ended
   // How activations pass between blocks: behind grid barriers, or in cells with flags that say when
-  // they are there, which is faster but reads twice the bytes. The results are the same bits.
-  // kFlags is only heeded where WithFlags() says it can be.
+  // they are there, which reads twice the bytes but is faster for one or two tokens. The results
+  // are the same bits. kAuto: flags where they are faster and fit (WithFlags()).
   Exchange exchange = Exchange::kAuto;
   // Bytes of weights under way per block, in KiB; 0: the default. What is under way queues up in
   // the memory system in front of the activations and barriers that other blocks wait for, so it

@@ -210,22 +210,21 @@ __device__ __forceinline__ void Consume(Context<T::kFlags>& c) {
   Embed<kFp8>(c);
   c.Arrive();
   const int phases = p.shape.NumPhases();
-  // A wide state with flags, as with larger batches, leaves no registers for it to wait in while a
-  // product runs.
-  constexpr bool kEarly = T::kNTiles == 1 && !(T::kFlags && S::kRows > 8);
+  // Larger batches have no registers left for a state that waits while a product runs.
+  constexpr bool kEarly = T::kNTiles == 1;
 #pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
     const ProductArgs a = ArgsOf<kFp8>(c, phase);
     const LayerPointers& layer = c.layers[a.product == kHead ? 0 : phase / kProductsPerLayer];
     // In here: its registers are free outside of the q, f, i product.
     StateUnit<S, T::kFlags> state(c);
-    if (kEarly) state.ClearLoaded();
     const bool early = kEarly && a.product == kQfi && int(blockIdx.x) < state.Units(p);
     if (T::kFlags && early) state.Bind(layer, blockIdx.x);
     c.Wait();
     if (tid == 0) *c.progress = phase + 1;
     if (a.product == kHead) GridDependencyLaunch();
     RunProduct<T, kFp8>(c, a, [&] {
+      if (kEarly) state.ClearLoaded();
       if (!early) return;
       if (!T::kFlags) state.Bind(layer, blockIdx.x);
       state.Load();
@@ -273,7 +272,13 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   if (threadIdx.x >= kConsumers) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(S::kProducerRegisters));
-    if (threadIdx.x == kConsumers) Produce<T, kFp8>(p, ranges, ring);
+    if (threadIdx.x == kConsumers) {
+      if (p.trace == nullptr) {
+        Produce<T, kFp8, false>(p, ranges, ring);
+      } else {
+        Produce<T, kFp8, true>(p, ranges, ring);
+      }
+    }
     if (threadIdx.x / 32 == kConsumerWarps + 1) Prefetch<S>(p, layers, &control.progress);
     if (T::kFlags && threadIdx.x / 32 == kConsumerWarps + 3) {
       BringRowScales(p, ranges, control);
@@ -326,20 +331,17 @@ cudaError_t LaunchState(const DecodeParams& p, cudaStream_t stream) {
     case 64:
       return LaunchAs<T, kFp8, StateTiling<64, 4>>(p, stream);
     case 128:
-      if constexpr (T::kNTiles == 1) {
+      if constexpr (T::kFlags) {
         if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
-        if constexpr (T::kFlags) {
-          if (pairs * 4 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 4>>(p, stream);
-        }
-        if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
-      }
-      if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
-      if constexpr (T::kNTiles > 1 || T::kFlags) {
-        return LaunchAs<T, kFp8, StateTiling<128, 16>>(p, stream);
+        if (pairs * 4 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 4>>(p, stream);
+        return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
       } else {
-        // A wide state leaves fewer registers for activations. Spills would be slow: every grid
-        // barrier empties the L1 cache.
-        return LaunchAs<Tiling<1, 16>, kFp8, StateTiling<128, 16>>(p, stream);
+        if constexpr (T::kNTiles == 1) {
+          if (pairs * 8 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 2>>(p, stream);
+          if (pairs * 2 <= p.blocks) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
+        }
+        if (p.state_dtype == DType::kF32) return LaunchAs<T, kFp8, StateTiling<128, 8>>(p, stream);
+        return LaunchAs<T, kFp8, StateTiling<128, 16>>(p, stream);
       }
     default:
       return cudaErrorInvalidValue;

@@ -31,15 +31,17 @@ struct FlagTiling : Tiling<1, 1 << 14> {
 };
 
 // Order in which weights are consumed, and so fetched, for one product: groups of row tiles; in a
-// group, chunks of K; in a chunk, tiles; in a tile, stages. fn(tile, first k-step).
-template <typename T, int kStageSteps, typename Fn>
-__device__ __forceinline__ void ForEachStage(int tiles, int kpw, Fn&& fn) {
+// group, chunks of K; in a chunk, tiles; in a tile, stages, which follow each other in memory.
+// fn(tile, first k-step, k-steps).
+template <typename T, typename Fn>
+__device__ __forceinline__ void ForEachRun(int tiles, int kpw, Fn&& fn) {
+#pragma unroll 1
   for (int g0 = 0; g0 < tiles; g0 += T::kGroup) {
+#pragma unroll 1
     for (int c0 = 0; c0 < kpw; c0 += T::kChunk) {
       const int steps = min(T::kChunk, kpw - c0);
-      for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) {
-        for (int s0 = 0; s0 < steps; s0 += kStageSteps) fn(i, c0 + s0);
-      }
+#pragma unroll 1
+      for (int i = g0; i < min(g0 + T::kGroup, tiles); ++i) fn(i, c0, steps);
     }
   }
 }
@@ -51,53 +53,55 @@ constexpr int kStageSteps = kStageBytes<kFp8Layers> / SlotBytes(kFp8);
 
 // One thread: fetches the weights of every product of the step, at most `inflight_kib` ahead
 // of what has landed (more would only queue up in front of other blocks' activations).
-template <typename T, bool kFp8>
+//
+// It has few registers, and a spilled one comes back from L2, since every grid barrier empties L1:
+// addresses move on from product to product, and clocks are only counted where they are asked for.
+template <typename T, bool kFp8, bool kTraced>
 __device__ __forceinline__ void Produce(const DecodeParams& p, const TileRange* ranges,
                                         RingState ring) {
   const uint64_t policy = EvictFirstPolicy();
-  RingState landed = ring;
-  int under_way = 0;
   const int kib = p.inflight_kib > 0 ? p.inflight_kib : kDefaultInflightKib;
-  const int limit = min(max(kib * 1024 / kStageBytes<kFp8>, 1), ring.stages);
-  const int phases = p.shape.NumPhases();
-  int64_t clocks_full = 0, clocks_landing = 0;
-  auto timed_wait = [&](uint32_t bar, uint32_t parity, int64_t& clocks) {
-    const int64_t before = p.trace != nullptr ? clock64() : 0;
+  int may_start = min(max(kib * 1024 / kStageBytes<kFp8>, 1), ring.stages);
+  RingState landed = ring;
+  uint32_t clocks_full = 0, clocks_landing = 0;
+  auto wait = [](uint32_t bar, uint32_t parity, uint32_t& clocks) {
+    if constexpr (kTraced) clocks -= clock();
     MbarrierWait(bar, parity);
-    if (p.trace != nullptr) clocks += clock64() - before;
+    if constexpr (kTraced) clocks += clock();
   };
   auto fetch = [&](const uint8_t* source) {
-    timed_wait(ring.empty + ring.stage * 8, ring.parity ^ 1, clocks_full);
-    if (under_way == limit) {
-      timed_wait(landed.full + landed.stage * 8, landed.parity, clocks_landing);
+    wait(ring.empty + ring.stage * 8, ring.parity ^ 1, clocks_full);
+    if (may_start > 0) {
+      --may_start;
+    } else {
+      wait(landed.full + landed.stage * 8, landed.parity, clocks_landing);
       landed.Advance();
-      --under_way;
     }
     const uint32_t full = ring.full + ring.stage * 8;
     MbarrierExpect(full, kStageBytes<kFp8>);
     BulkLoad(ring.data + ring.stage * kStageBytes<kFp8>, source, kStageBytes<kFp8>, full, policy);
     ring.Advance();
-    ++under_way;
   };
+  const auto* weights = static_cast<const uint8_t*>(p.weights);  // of the product
+  const int d = static_cast<int>(p.shape.d), m = static_cast<int>(p.shape.m);
+  const int kpw_d = KStepsPerWarp(d), kpw_m = KStepsPerWarp(m);
+  const int phases = p.shape.NumPhases();
+#pragma unroll 1
   for (int phase = 0; phase < phases; ++phase) {
-    const bool head = phase == phases - 1;
-    const int product = head ? static_cast<int>(kHead) : phase % kProductsPerLayer;
-    const ProductShape s = p.shape.Shape(product);
+    const bool fp8 = kFp8 && phase != phases - 1;
+    const int product = phase % kProductsPerLayer;  // the head, behind all others, needs no length
+    const int kpw = product == kDown ? kpw_m : kpw_d;
+    const int rows = product == kQfi ? 3 * d : product == kGateUp ? 2 * m : d;
+    const int slot_bytes = SlotBytes(fp8), stage_steps = kStageBytes<kFp8> / slot_bytes;
     const TileRange range = ranges[phase];
-    const uint8_t* base = static_cast<const uint8_t*>(p.weights) +
-                          p.shape.Offset(phase / kProductsPerLayer, product) +
-                          range.first * s.TileBytes();
-    const int slot_bytes = SlotBytes(s.fp8);
-    auto stage = [&](int tile, int step) {
-      fetch(base + tile * s.TileBytes() + int64_t{step} * slot_bytes);
-    };
-    if (s.fp8) {
-      ForEachStage<T, kStageSteps<kFp8, true>>(range.count, s.kpw, stage);
-    } else {
-      ForEachStage<T, kStageSteps<kFp8, false>>(range.count, s.kpw, stage);
-    }
+    ForEachRun<T>(range.count, kpw, [&](int tile, int step, int steps) {
+      const uint8_t* source = weights + int64_t{(range.first + tile) * kpw + step} * slot_bytes;
+#pragma unroll 1
+      for (int s0 = 0; s0 < steps; s0 += stage_steps, source += kStageBytes<kFp8>) fetch(source);
+    });
+    weights += int64_t{rows / kTileRows * kpw} * slot_bytes;
   }
-  if (p.trace != nullptr) {
+  if constexpr (kTraced) {
     int64_t* end = p.trace + int64_t{blockIdx.x + 1} * p.trace_capacity;
     end[-2] = clocks_full, end[-1] = clocks_landing;
   }
@@ -236,13 +240,11 @@ __device__ __forceinline__ float2* FlagPartial(float* scratch, int tile, int tok
 static_assert(kConsumers / 8 * (kConsumerWarps * 8 + 8) * sizeof(float2) <= kScratchBytes);
 __device__ __forceinline__ void StoreFlagPartial(float* scratch, int tile, int batch,
                                                  const float (&acc)[4]) {
-  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, token = threadIdx.x % 4 * 2;
-  if (token < batch) {
-    FlagPartial(scratch, tile, token, batch)[warp * 8 + g] = {acc[0], acc[2]};
-  }
-  if (token + 1 < batch) {
-    FlagPartial(scratch, tile, token + 1, batch)[warp * 8 + g] = {acc[1], acc[3]};
-  }
+  static_assert(kMaxFlagBatch == 2);  // the tokens of a quad's first lane
+  const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
+  if (threadIdx.x % 4 != 0) return;
+  FlagPartial(scratch, tile, 0, batch)[warp * 8 + g] = {acc[0], acc[2]};
+  if (batch > 1) FlagPartial(scratch, tile, 1, batch)[warp * 8 + g] = {acc[1], acc[3]};
 }
 
 // A lane's weights of one stage, of whatever type: the bytes are the same.
@@ -450,57 +452,53 @@ struct RowScales {
   }
 };
 
-// Flags: the same by one warp for up to kMaxFlagBatch tokens, which waits for the sums of squares.
-// Adds in the order of RowScales.
+// Flags: the same by one warp, which waits for the sums of squares. Adds in the order of RowScales.
 __device__ __forceinline__ void AwaitRowScales(const Cell<true>* squares, int stride, int groups,
                                                int batch, uint32_t flag, float d, float eps,
                                                float* out) {
-  constexpr int kTokens = 4;  // whose cells are in flight
   const int lane = threadIdx.x % 32;
+  float sum[kMaxFlagBatch] = {};
 #pragma unroll 1
-  for (int token = 0; token < batch; token += kTokens) {
-    float sum[kTokens] = {};
-#pragma unroll 1
-    for (int group = lane * 4; group < groups; group += 128) {
-      const Cell<true>* at = squares + token * stride + group;
-      Cell<true> v[kTokens][4] = {};
+  for (int group = lane * 4; group < groups; group += 128) {
+    const Cell<true>* at = squares + group;
+    Cell<true> v[kMaxFlagBatch][4] = {};
 #pragma unroll
-      for (int i = 0; i < kTokens; ++i) {
-        if (token + i < batch) LoadCells(at + i * stride, v[i]);
-      }
-#pragma unroll
-      for (int i = 0; i < kTokens; ++i) {
-        if (token + i < batch) Await(at + i * stride, flag, v[i]);
-        sum[i] += SumOf(v[i]);
-      }
+    for (int i = 0; i < kMaxFlagBatch; ++i) {
+      if (i < batch) LoadCells(at + i * stride, v[i]);
     }
 #pragma unroll
-    for (int i = 0; i < kTokens; ++i) {
-      const float total = WarpSum(sum[i]);
-      if (lane == 0 && token + i < batch) out[token + i] = rsqrtf(total / d + eps);
+    for (int i = 0; i < kMaxFlagBatch; ++i) {
+      if (i < batch) Await(at + i * stride, flag, v[i]);
+      sum[i] += SumOf(v[i]);
     }
+  }
+#pragma unroll
+  for (int i = 0; i < kMaxFlagBatch; ++i) {
+    const float total = WarpSum(sum[i]);
+    if (lane == 0 && i < batch) out[i] = rsqrtf(total / d + eps);
   }
 }
 
 // A whole product for this block's tiles. One body for all products, with its differences in data
 // (ProductArgs, epilogue.cuh): the code of a step must stay in the instruction cache.
-// `then` is called once, for loads of what comes next: with flags ahead of the wait for
-// activations, without them behind their loads.
+// `then` is called once, for loads of what comes next: with flags first of all, without them behind
+// the loads of the first activations.
 template <typename T, bool kFp8, typename Then>
 __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductArgs<T::kFlags>& a,
                                            Then&& then) {
-  if (a.range.count == 0) {
-    c.Received();
+  if constexpr (T::kFlags) {
     then();
-    return;
+    if (a.range.count == 0) return c.Received();
   }
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
   // Per thread at most.
   constexpr int kUnits = T::kFlags ? 1 : T::kGroup * T::kNTiles * 64 / kConsumers;
   const int group = T::kFlags ? c.group : T::kGroup;
   const int groups = static_cast<int>(c.p.shape.d) / 16, batch = c.p.batch;
+  // Without flags once even where there are no tiles, for `then`, of which the code should have but
+  // one copy.
 #pragma unroll 1
-  for (int g0 = 0; g0 < a.range.count; g0 += group) {
+  for (int g0 = 0; (!T::kFlags && g0 == 0) || g0 < a.range.count; g0 += group) {
     const int tiles = min(group, a.range.count - g0);
     auto works = [&](int i) {  // the same for all lanes of a warp
       if constexpr (T::kFlags) return warp * 4 < tiles * batch;
@@ -531,7 +529,6 @@ __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductA
       // All that does not need the activations comes before the wait for them.
       StageWeights<kFp8> first;
       prepare();
-      if (g0 == 0) then();
       first.Take(c.ring);
       const uint32_t activations = c.activations + warp * batch * a.kpw * 32;
       if (g0 == 0) {
@@ -552,12 +549,12 @@ __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductA
       }
     } else {
       RowScales<T> scales;
-      prepare();
 #pragma unroll 1
       for (int c0 = 0; c0 < a.kpw; c0 += T::kChunk) {
         uint32_t b[T::kChunk][T::kNTiles][2];
         LoadActivations<T>(a.x, c.ws.stride, a.k, a.kpw, c0, batch, b);
-        if (c0 == 0) {
+        if (c0 == 0) {  // whatever the multiplications do not wait for comes behind
+          prepare();
           if (g0 == 0) then();
           if (scaled) scales.Load(a.squares, c.ws.stride, groups, batch);
           if (g0 > 0) c.Sync();  // the last group's partial sums have been read

@@ -192,8 +192,8 @@ struct StateUnit {
   __device__ __forceinline__ explicit StateUnit(Context<kFlags>& context)
       : c(context), scratch(*reinterpret_cast<StateScratch*>(context.scratch)) {}
 
-  // Defines what Load and Rebuild may leave alone. Without it ptxas keeps old contents alive through
-  // the whole step.
+  // Defines what Load and Rebuild may leave alone. Without it ptxas keeps old contents alive
+  // through the whole step.
   __device__ __forceinline__ void ClearLoaded() {
     raw = {};
 #pragma unroll

@@ -226,26 +226,32 @@ __device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
 }
 
 // The finished sums of 4 rows and one token; parts of a split are added in their order.
-template <int kRows>
+template <int kRows, bool kIsSplit>
 struct Sums {
   const KernelParams& p;
   const float* parts[kMaxSplit];
   const float* token_scale;
 
-  __device__ float4 At(int t, int r, int row) const {
-    float4 part[kMaxSplit];  // all on their way before the first is added
+  __device__ __forceinline__ float4 Part(int s, int t, int r) const {
+    return *reinterpret_cast<const float4*>(parts[s] + t * kPartialStride<kRows> + r);
+  }
+  __device__ __forceinline__ float4 At(int t, int r, int row) const {
+    float4 sum;
+    if constexpr (kIsSplit) {
+      float4 part[kMaxSplit];  // all on their way before the first is added
 #pragma unroll
-    for (int s = 0; s < kMaxSplit; ++s) {
-      if (s < p.split) {
-        part[s] = *reinterpret_cast<const float4*>(parts[s] + t * kPartialStride<kRows> + r);
+      for (int s = 0; s < kMaxSplit; ++s) {
+        if (s < p.split) part[s] = Part(s, t, r);
       }
-    }
-    float4 sum = part[0];
+      sum = part[0];
 #pragma unroll
-    for (int s = 1; s < kMaxSplit; ++s) {
-      if (s < p.split) {
-        sum.x += part[s].x, sum.y += part[s].y, sum.z += part[s].z, sum.w += part[s].w;
+      for (int s = 1; s < kMaxSplit; ++s) {
+        if (s < p.split) {
+          sum.x += part[s].x, sum.y += part[s].y, sum.z += part[s].z, sum.w += part[s].w;
+        }
       }
+    } else {
+      sum = Part(0, t, r);
     }
     const float scale = token_scale[t];
     if (p.weight_scale) {
@@ -256,47 +262,77 @@ struct Sums {
   }
 };
 
+// Items of a thread, 4 rows of one token each, whose residual and norm it fetches together.
+constexpr int kResidualBatch = 3;
+struct ResidualItems {
+  float4 x[kResidualBatch], norm[kResidualBatch];
+  template <int kRows>
+  __device__ __forceinline__ void Load(const KernelParams& p, const Place& place, int first,
+                                       int begin, int end) {
+    constexpr int kQuads = kRows / 4;
+#pragma unroll
+    for (int k = 0; k < kResidualBatch; ++k) {
+      const int i = first + k * static_cast<int>(blockDim.x);
+      const int t = begin + i / kQuads, row = place.row_tile * kRows + i % kQuads * 4;
+      if (t >= end || row >= p.rows) continue;
+      const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
+      x[k] = *reinterpret_cast<const float4*>(p.residual + at);
+      if (p.next_norm) norm[k] = *reinterpret_cast<const float4*>(p.next_norm + row);
+    }
+  }
+};
+
 // x += sums, and what the next product needs: x times its norm's weight, sums of squares. 16 lanes
-// have 64 rows of a token.
-template <int kRows>
-__device__ void AddToResidual(const KernelParams& p, const Place& place, const Sums<kRows>& sums,
-                              int begin, int end) {
+// have 64 rows of a token. `items` has the thread's first ones, fetched before the sums were there.
+template <int kRows, bool kIsSplit>
+__device__ __forceinline__ void AddToResidual(const KernelParams& p, const Place& place,
+                                              const Sums<kRows, kIsSplit>& sums, int begin, int end,
+                                              ResidualItems& items) {
   constexpr int kQuads = kRows / 4;
   static_assert(kSquareSumRows == 64);
   const int64_t parts = CeilDiv(p.rows, kSquareSumRows);
-#pragma unroll 2
-  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
-    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-    const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
-    float square = 0;
-    if (row < p.rows) {
-      float4 x = *reinterpret_cast<const float4*>(p.residual + at);
-      const float4 v = sums.At(t, r, row);
-      x.x += v.x, x.y += v.y, x.z += v.z, x.w += v.w;
-      *reinterpret_cast<float4*>(p.residual + at) = x;
-      square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-      if (p.next_norm) {
-        const float4 norm = *reinterpret_cast<const float4*>(p.next_norm + row);
-        Store4(static_cast<__nv_bfloat16*>(p.out) + at,
-               make_float4(x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w));
-      }
+  const int count = (end - begin) * kQuads, stride = blockDim.x;
+#pragma unroll 1
+  for (int first = threadIdx.x; first < count; first += kResidualBatch * stride) {
+    if (first != static_cast<int>(threadIdx.x)) {
+      items.Load<kRows>(p, place, first, begin, end);
     }
-    if (!p.next_norm) continue;
 #pragma unroll
-    for (int offset = 8; offset > 0; offset /= 2) {
-      square += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), square, offset);
-    }
-    if (threadIdx.x % 16 == 0 && row < p.rows) {
-      p.square_sums_out[(place.token0 + t) * parts + row / kSquareSumRows] = square;
+    for (int k = 0; k < kResidualBatch; ++k) {
+      const int i = first + k * stride;
+      if (i >= count) break;  // with all 16 lanes of the token
+      const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
+      const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
+      float square = 0;
+      if (row < p.rows) {
+        float4 x = items.x[k];
+        const float4 v = sums.At(t, r, row);
+        x.x += v.x, x.y += v.y, x.z += v.z, x.w += v.w;
+        *reinterpret_cast<float4*>(p.residual + at) = x;
+        square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
+        if (p.next_norm) {
+          const float4 norm = items.norm[k];
+          Store4(static_cast<__nv_bfloat16*>(p.out) + at,
+                 make_float4(x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w));
+        }
+      }
+      if (!p.next_norm) continue;
+#pragma unroll
+      for (int offset = 8; offset > 0; offset /= 2) {
+        square += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), square, offset);
+      }
+      if (threadIdx.x % 16 == 0 && row < p.rows) {
+        p.square_sums_out[(place.token0 + t) * parts + row / kSquareSumRows] = square;
+      }
     }
   }
 }
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-template <int kRows>
-__device__ void StoreSwiGlu(const KernelParams& p, const Place& place, const Sums<kRows>& sums,
-                            int begin, int end) {
+template <int kRows, bool kIsSplit>
+__device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Place& place,
+                                            const Sums<kRows, kIsSplit>& sums, int begin, int end) {
   constexpr int kHalf = kRows / 2, kQuads = kHalf / 4;
   __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out);
 #pragma unroll 2
@@ -310,9 +346,9 @@ __device__ void StoreSwiGlu(const KernelParams& p, const Place& place, const Sum
   }
 }
 
-template <int kRows>
-__device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<kRows>& sums,
-                          int begin, int end) {
+template <int kRows, bool kIsSplit>
+__device__ __forceinline__ void StoreSums(const KernelParams& p, const Place& place,
+                                          const Sums<kRows, kIsSplit>& sums, int begin, int end) {
   constexpr int kQuads = kRows / 4;
 #pragma unroll 4
   for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
@@ -325,6 +361,20 @@ __device__ void StoreSums(const KernelParams& p, const Place& place, const Sums<
     } else {
       Store4(static_cast<__nv_bfloat16*>(p.out) + at, v);
     }
+  }
+}
+template <int kRows, bool kIsSplit>
+__device__ __forceinline__ void Finish(const KernelParams& p, const Place& place,
+                                       const Sums<kRows, kIsSplit>& sums, int begin, int end,
+                                       ResidualItems& items) {
+  if (p.epilogue == GemmEpilogue::kResidual) {
+    if constexpr (kRows % kSquareSumRows == 0) {
+      AddToResidual<kRows>(p, place, sums, begin, end, items);
+    }
+  } else if (p.epilogue == GemmEpilogue::kSwiGlu) {
+    StoreSwiGlu<kRows>(p, place, sums, begin, end);
+  } else {
+    StoreSums<kRows>(p, place, sums, begin, end);
   }
 }
 #endif  // HGRN2_HAS_WGMMA
@@ -367,27 +417,26 @@ __global__ void __launch_bounds__(Threads(kGroups), kRows > 128 ? 1 : 2)
     if (threadIdx.x >= kConsumers + 32) TokenScales(p, place.token0, begin, end, token_scale);
     __syncwarp();
   }
-  if (p.split > 1) {
-    cluster.sync();
-  } else {
-    __syncthreads();
+  ResidualItems items;
+  if (kRows % kSquareSumRows == 0 && p.epilogue == GemmEpilogue::kResidual) {
+    items.Load<kRows>(p, place, threadIdx.x, begin, end);
   }
-  Sums<kRows> sums = {p, {}, token_scale};
+  if (p.split == 1) {
+    __syncthreads();
+    const Sums<kRows, false> sums = {p, {partial}, token_scale};
+    Finish(p, place, sums, begin, end, items);
+    return;
+  }
+  cluster.sync();
+  Sums<kRows, true> sums = {p, {}, token_scale};
 #pragma unroll
   for (int s = 0; s < kMaxSplit; ++s) {
     if (s >= p.split) break;
-    sums.parts[s] = p.split == 1 ? partial : cluster.map_shared_rank(partial, s);
+    sums.parts[s] = cluster.map_shared_rank(partial, s);
   }
-  if (p.epilogue == GemmEpilogue::kResidual) {
-    if constexpr (kRows % kSquareSumRows == 0) AddToResidual<kRows>(p, place, sums, begin, end);
-  } else if (p.epilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu<kRows>(p, place, sums, begin, end);
-  } else {
-    StoreSums<kRows>(p, place, sums, begin, end);
-  }
-  if (p.split > 1) {  // a peer may still read this block's sums
-    asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
-  }
+  Finish(p, place, sums, begin, end, items);
+  // A peer may still read this block's sums.
+  asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
 #endif
 }
 

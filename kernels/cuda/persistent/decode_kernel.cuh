@@ -61,11 +61,13 @@ __device__ __forceinline__ void Embed(Context<kFlags>& c) {
     float x = 0, in = 0;
     if (valid && c.sequences[token].slot >= 0) {
       x = __bfloat162float(table[p.tokens[token] * d + channel]);
-      in = x * __ldg(norm + channel) * (kFp8 ? kFp8ActivationScale : 1.0f);
+      in = __fmul_rn(__fmul_rn(x, __ldg(norm + channel)), kFp8 ? kFp8ActivationScale : 1.0f);
     }
-    float squares = x * x;
+    float squares = __fmul_rn(x, x);
 #pragma unroll
-    for (int mask = 1; mask < 16; mask *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, mask);
+    for (int mask = 1; mask < 16; mask *= 2) {
+      squares = __fadd_rn(squares, __shfl_xor_sync(0xffffffffu, squares, mask));
+    }
     const float next = __shfl_xor_sync(0xffffffffu, in, 1);
     if (!valid) continue;
     const int row = token * c.ws.stride;

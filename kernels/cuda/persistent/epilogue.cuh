@@ -2,6 +2,10 @@
 //
 // Epilogues run on whole warps, whose lanes hold all rows of their tiles. Prepare fetches what
 // Finish will need and is called before the multiplications.
+//
+// A product and a sum next to each other are written as intrinsics: left to the compiler, which of
+// the two is contracted, and with which product, may differ between instances of the kernel, and
+// with it a sequence's bits between batches and exchanges.
 #pragma once
 
 #include "kernels/cuda/persistent/context.cuh"
@@ -90,16 +94,18 @@ __device__ __forceinline__ void FinishResidual(const Context<kFlags>& c,
     Await(x, written, in.x[0]);
     Await(x + 8, written, in.x[1]);
   }
-  const float x0 = __uint_as_float(in.x[0].bits) + y.x, x1 = __uint_as_float(in.x[1].bits) + y.y;
+  const float x0 = __fadd_rn(__uint_as_float(in.x[0].bits), y.x);
+  const float x1 = __fadd_rn(__uint_as_float(in.x[1].bits), y.y);
   int pair = 0;
   const uint32_t bits =
-      PairRows<kFlags>(x0 * in.weight.x * a.carry, x1 * in.weight.y * a.carry, u.g, &pair);
+      PairRows<kFlags>(__fmul_rn(__fmul_rn(x0, in.weight.x), a.carry),
+                       __fmul_rn(__fmul_rn(x1, in.weight.y), a.carry), u.g, &pair);
   const int row = u.token * c.ws.stride;
   if (u.valid) StoreCell(c.ws.x_in + row + u.tile * 8 + pair, bits, c.flag);
-  float squares = x0 * x0 + x1 * x1;
+  float squares = __fmaf_rn(x0, x0, __fmul_rn(x1, x1));
 #pragma unroll
   for (int rows = 1; rows < 8; rows *= 2) {
-    squares += __shfl_xor_sync(0xffffffffu, squares, rows * kRowLanes<kFlags>);
+    squares = __fadd_rn(squares, __shfl_xor_sync(0xffffffffu, squares, rows * kRowLanes<kFlags>));
   }
   if (!u.valid) return;
   if (u.g == 0) StoreCell(c.ws.x_squares + row + u.tile, __float_as_uint(squares), c.flag);
@@ -110,9 +116,10 @@ __device__ __forceinline__ void FinishResidual(const Context<kFlags>& c,
 template <bool kFlags>
 __device__ __forceinline__ void Finish(const Context<kFlags>& c, const ProductArgs<kFlags>& a,
                                        const Unit& u, float2 y, EpilogueInputs<kFlags>& in) {
-  const float r = a.uncarry * (a.squares != nullptr && u.valid ? c.row_scale[u.token] : 1.0f);
-  y.x *= in.scale.x * r;
-  y.y *= in.scale.y * r;
+  const float r =
+      __fmul_rn(a.uncarry, a.squares != nullptr && u.valid ? c.row_scale[u.token] : 1.0f);
+  y.x = __fmul_rn(y.x, __fmul_rn(in.scale.x, r));
+  y.y = __fmul_rn(y.y, __fmul_rn(in.scale.y, r));
   if (a.next_norm != nullptr) return FinishResidual(c, a, u, y, in);
   const int row = u.token * c.ws.stride;
   if (a.product == kQfi) {
@@ -120,7 +127,7 @@ __device__ __forceinline__ void Finish(const Context<kFlags>& c, const ProductAr
     const uint32_t bits = PairRows<kFlags>(y.x, y.y, u.g, &pair);
     if (u.valid) StoreCell(c.ws.qfi + row + u.tile * 8 + pair, bits, c.flag);
   } else if (a.product == kGateUp) {  // rows g are gate's, rows g + 8 up's
-    const float out = Swish(y.x) * y.y * a.carry;
+    const float out = __fmul_rn(__fmul_rn(Swish(y.x), y.y), a.carry);
     const float next = __shfl_xor_sync(0xffffffffu, out, kRowLanes<kFlags>);
     if (u.valid && u.g % 2 == 0) {
       StoreCell(c.ws.u + row + u.tile * 4 + u.g / 2, Bf16Pair(out, next), c.flag);

@@ -298,7 +298,8 @@ __device__ __forceinline__ void AddParts(const float (&part)[2][kNTiles][4],
 #pragma unroll
   for (int n = 0; n < kNTiles; ++n) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) acc[n][i] += part[0][n][i] + part[1][n][i];
+    for (int i = 0; i < 4; ++i)
+      acc[n][i] = __fadd_rn(acc[n][i], __fadd_rn(part[0][n][i], part[1][n][i]));
   }
 }
 
@@ -400,8 +401,12 @@ __device__ __forceinline__ void MultiplyTiles(RingState& ring,
 
 template <bool kFlags>
 __device__ __forceinline__ float SumOf(const Cell<kFlags> (&v)[4]) {
-  return (__uint_as_float(v[0].bits) + __uint_as_float(v[1].bits)) +
-         (__uint_as_float(v[2].bits) + __uint_as_float(v[3].bits));
+  return __fadd_rn(__fadd_rn(__uint_as_float(v[0].bits), __uint_as_float(v[1].bits)),
+                   __fadd_rn(__uint_as_float(v[2].bits), __uint_as_float(v[3].bits)));
+}
+
+__device__ __forceinline__ float InverseRms(float squares, float d, float eps) {
+  return rsqrtf(__fadd_rn(__fdiv_rn(squares, d), eps));
 }
 
 // 1 / rms of the tokens' product inputs from their sums of squares, `groups` to a token. In two
@@ -439,15 +444,15 @@ struct RowScales {
       if (token >= batch) break;
       float sum = 0;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) sum += SumOf(first[n][i]);
+      for (int i = 0; i < 2; ++i) sum = __fadd_rn(sum, SumOf(first[n][i]));
 #pragma unroll 1
       for (int group = 256 + lane * 4; group < groups; group += 128) {
         Cell<false> v[4];
         LoadCells(squares + token * stride + group, v);
-        sum += SumOf(v);
+        sum = __fadd_rn(sum, SumOf(v));
       }
       sum = WarpSum(sum);
-      if (lane == 0) out[token] = rsqrtf(sum / d + eps);
+      if (lane == 0) out[token] = InverseRms(sum, d, eps);
     }
   }
 };
@@ -469,13 +474,13 @@ __device__ __forceinline__ void AwaitRowScales(const Cell<true>* squares, int st
 #pragma unroll
     for (int i = 0; i < kMaxFlagBatch; ++i) {
       if (i < batch) Await(at + i * stride, flag, v[i]);
-      sum[i] += SumOf(v[i]);
+      sum[i] = __fadd_rn(sum[i], SumOf(v[i]));
     }
   }
 #pragma unroll
   for (int i = 0; i < kMaxFlagBatch; ++i) {
     const float total = WarpSum(sum[i]);
-    if (lane == 0 && i < batch) out[i] = rsqrtf(total / d + eps);
+    if (lane == 0 && i < batch) out[i] = InverseRms(total, d, eps);
   }
 }
 
@@ -600,8 +605,8 @@ __device__ __forceinline__ void RunProduct(Context<T::kFlags>& c, const ProductA
           const int unit = i * kConsumers + tid;
           part = Partial(c.scratch, unit / 64, unit / 32 % 2, w)[lane];
         }
-        y.x += part.x;
-        y.y += part.y;
+        y.x = __fadd_rn(y.x, part.x);
+        y.y = __fadd_rn(y.y, part.y);
       }
       Finish(c, a, u, y, inputs[i]);
     }

@@ -132,14 +132,23 @@ __device__ __forceinline__ void LoadRow(const float* p, float (&v)[kCount]) {
 }
 
 __device__ __forceinline__ void AddScaled(float4& s, float w, float4 x) {
-  s.x = fmaf(w, x.x, s.x);
-  s.y = fmaf(w, x.y, s.y);
-  s.z = fmaf(w, x.z, s.z);
-  s.w = fmaf(w, x.w, s.w);
+  s.x = __fmaf_rn(w, x.x, s.x);
+  s.y = __fmaf_rn(w, x.y, s.y);
+  s.z = __fmaf_rn(w, x.z, s.z);
+  s.w = __fmaf_rn(w, x.w, s.w);
 }
 __device__ __forceinline__ void Add(float4& a, float4 b) {
-  a = {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+  a = {__fadd_rn(a.x, b.x), __fadd_rn(a.y, b.y), __fadd_rn(a.z, b.z), __fadd_rn(a.w, b.w)};
 }
+__device__ __forceinline__ float4 Scaled(float w, float4 x) {
+  return {__fmul_rn(w, x.x), __fmul_rn(w, x.y), __fmul_rn(w, x.z), __fmul_rn(w, x.w)};
+}
+// The gate of a logit, at least `bound`, and what it leaves to the input.
+__device__ __forceinline__ float GateOf(float bound, uint16_t bf16_logit) {
+  const float logit = __bfloat162float(__ushort_as_bfloat16(bf16_logit));
+  return __fmaf_rn(__fsub_rn(1.0f, bound), Sigmoid(logit), bound);
+}
+__device__ __forceinline__ float Rest(float gate) { return __fsub_rn(1.0f, gate); }
 
 // kDim = K = V; kRows rows per thread. kSlice follows: 8 warps x 32 lanes x kRows rows x 4 columns.
 //
@@ -292,9 +301,9 @@ struct StateUnit {
     const float lb = bound;
     float product = 1.0f;
     auto add = [&](int s, uint16_t f) {
-      const float g = lb + (1.0f - lb) * Sigmoid(__bfloat162float(__ushort_as_bfloat16(f)));
-      scratch.weight[s * kDim + k] = product * (1.0f - g);
-      product *= g;
+      const float g = GateOf(lb, f);
+      scratch.weight[s * kDim + k] = __fmul_rn(product, Rest(g));
+      product = __fmul_rn(product, g);
     };
 #pragma unroll
     for (int j = 0; j < kEarly; ++j) {
@@ -322,10 +331,7 @@ struct StateUnit {
     for (int r0 = 0; r0 < kRows; r0 += kStep) {
       LoadRow(scratch.p0 + row0 + r0, w);
 #pragma unroll
-      for (int r = 0; r < kStep; ++r) {
-        float4& s = state[r0 + r];
-        s = {s.x * w[r], s.y * w[r], s.z * w[r], s.w * w[r]};
-      }
+      for (int r = 0; r < kStep; ++r) state[r0 + r] = Scaled(w[r], state[r0 + r]);
     }
 #pragma unroll 1
     for (int s = ring.count - 1; s >= 0; --s) {
@@ -352,8 +358,7 @@ struct StateUnit {
       Await(f_at, written, f);
       Await(i_at, written, i);
       const uint16_t f_bits = Bf16Half(f.bits, k), i_bits = Bf16Half(i.bits, k);
-      const float logit = __bfloat162float(__ushort_as_bfloat16(f_bits));
-      scratch.g[k] = bound + (1.0f - bound) * Sigmoid(logit);
+      scratch.g[k] = GateOf(bound, f_bits);
       scratch.input[k] = __bfloat162float(__ushort_as_bfloat16(i_bits));
       if (slot >= 0 && !ring.fold && column0 == 0) {
         Ring(ring.index)[k] = __ushort_as_bfloat16(f_bits);
@@ -363,7 +368,7 @@ struct StateUnit {
       Cell<kFlags> v = LoadCell(q);
       Await(q, written, v);
       const float x = __bfloat162float(__ushort_as_bfloat16(Bf16Half(v.bits, k)));
-      scratch.q[k] = Swish(x) * rsqrtf(static_cast<float>(kDim));
+      scratch.q[k] = __fmul_rn(Swish(x), rsqrtf(static_cast<float>(kDim)));
     }
   }
 
@@ -390,8 +395,8 @@ struct StateUnit {
       for (int j = 0; j < kStep; ++j) {
         const int r = r0 + j;
         float4& s = state[r];
-        s = {g[j] * s.x, g[j] * s.y, g[j] * s.z, g[j] * s.w};
-        AddScaled(s, 1.0f - g[j], input);
+        s = Scaled(g[j], s);
+        AddScaled(s, Rest(g[j]), input);
         if (r % S::kRun == 0) run = {0, 0, 0, 0};
         AddScaled(run, q[j], s);
         if (r % S::kRun != S::kRun - 1) continue;
@@ -426,15 +431,18 @@ struct StateUnit {
     const int channel = head * kDim + column0 + column;
     if (column < S::kSlice && slot >= 0) {
 #pragma unroll
-      for (int w = 0; w < kConsumerWarps; ++w) o += scratch.partial[w * S::kSlice + column];
+      for (int w = 0; w < kConsumerWarps; ++w) {
+        o = __fadd_rn(o, scratch.partial[w * S::kSlice + column]);
+      }
     }
-    float squares = o * o;
+    float squares = __fmul_rn(o, o);
 #pragma unroll
     for (int mask = 1; mask < kSumSquareGroup; mask *= 2) {
-      squares += __shfl_xor_sync(0xffffffffu, squares, mask);
+      squares = __fadd_rn(squares, __shfl_xor_sync(0xffffffffu, squares, mask));
     }
     const float carry = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
-    const float in = o * weight * carry, next = __shfl_xor_sync(0xffffffffu, in, 1);
+    const float in = __fmul_rn(__fmul_rn(o, weight), carry);
+    const float next = __shfl_xor_sync(0xffffffffu, in, 1);
     if (column >= S::kSlice || column % 2 != 0) return;
     const int row = sequence * c.ws.stride;
     StoreCell(c.ws.o_in + row + channel / 2, Bf16Pair(in, next), c.flag);

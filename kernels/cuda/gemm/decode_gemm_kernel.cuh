@@ -297,23 +297,17 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Place
     if (first != static_cast<int>(threadIdx.x)) {
       items.Load<kRows>(p, place, first, begin, end);
     }
-    // All sums before the first store: the compiler does not move a load from a peer ahead of one.
-    float4 v[kResidualBatch];
-#pragma unroll
-    for (int k = 0; k < kResidualBatch; ++k) {
-      const int i = first + k * stride, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-      if (i < count && row < p.rows) v[k] = sums.At(begin + i / kQuads, r, row);
-    }
 #pragma unroll
     for (int k = 0; k < kResidualBatch; ++k) {
       const int i = first + k * stride;
       if (i >= count) break;  // with all 16 lanes of the token
-      const int t = begin + i / kQuads, row = place.row_tile * kRows + i % kQuads * 4;
+      const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
       const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
       float square = 0;
       if (row < p.rows) {
         float4 x = items.x[k];
-        x.x += v[k].x, x.y += v[k].y, x.z += v[k].z, x.w += v[k].w;
+        const float4 v = sums.At(t, r, row);
+        x.x += v.x, x.y += v.y, x.z += v.z, x.w += v.w;
         *reinterpret_cast<float4*>(p.residual + at) = x;
         square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
         if (p.next_norm) {
@@ -336,34 +330,19 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Place
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// Items of a thread whose sums are read before the first of them is stored.
-constexpr int kStoreBatch = 4;
-
 template <int kRows, bool kIsSplit>
 __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Place& place,
                                             const Sums<kRows, kIsSplit>& sums, int begin, int end) {
   constexpr int kHalf = kRows / 2, kQuads = kHalf / 4;
   __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out);
-  const int count = (end - begin) * kQuads, stride = blockDim.x;
-#pragma unroll 1
-  for (int first = threadIdx.x; first < count; first += kStoreBatch * stride) {
-    float4 g[kStoreBatch], u[kStoreBatch];
-#pragma unroll
-    for (int k = 0; k < kStoreBatch; ++k) {
-      const int i = first + k * stride, t = begin + i / kQuads, r = i % kQuads * 4;
-      const int row = place.row_tile * kHalf + r;
-      if (i >= count || row >= p.half_rows) continue;
-      g[k] = sums.At(t, r, row), u[k] = sums.At(t, kHalf + r, p.half_rows + row);
-    }
-#pragma unroll
-    for (int k = 0; k < kStoreBatch; ++k) {
-      const int i = first + k * stride, t = begin + i / kQuads;
-      const int row = place.row_tile * kHalf + i % kQuads * 4;
-      if (i >= count || row >= p.half_rows) continue;
-      Store4(out + static_cast<int64_t>(place.token0 + t) * p.half_rows + row,
-             make_float4(FastSwish(g[k].x) * u[k].x, FastSwish(g[k].y) * u[k].y,
-                         FastSwish(g[k].z) * u[k].z, FastSwish(g[k].w) * u[k].w));
-    }
+#pragma unroll 2
+  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
+    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kHalf + r;
+    if (row >= p.half_rows) continue;
+    const float4 g = sums.At(t, r, row), u = sums.At(t, kHalf + r, p.half_rows + row);
+    Store4(out + static_cast<int64_t>(place.token0 + t) * p.half_rows + row,
+           make_float4(FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z,
+                       FastSwish(g.w) * u.w));
   }
 }
 
@@ -371,29 +350,19 @@ template <int kRows, bool kIsSplit>
 __device__ __forceinline__ void StoreSums(const KernelParams& p, const Place& place,
                                           const Sums<kRows, kIsSplit>& sums, int begin, int end) {
   constexpr int kQuads = kRows / 4;
-  const int count = (end - begin) * kQuads, stride = blockDim.x;
-#pragma unroll 1
-  for (int first = threadIdx.x; first < count; first += kStoreBatch * stride) {
-    float4 v[kStoreBatch];
-#pragma unroll
-    for (int k = 0; k < kStoreBatch; ++k) {
-      const int i = first + k * stride, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-      if (i < count && row < p.rows) v[k] = sums.At(begin + i / kQuads, r, row);
-    }
-#pragma unroll
-    for (int k = 0; k < kStoreBatch; ++k) {
-      const int i = first + k * stride, row = place.row_tile * kRows + i % kQuads * 4;
-      if (i >= count || row >= p.rows) continue;
-      const int64_t at = static_cast<int64_t>(place.token0 + begin + i / kQuads) * p.rows + row;
-      if (p.out_f32) {
-        *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v[k];
-      } else {
-        Store4(static_cast<__nv_bfloat16*>(p.out) + at, v[k]);
-      }
+#pragma unroll 4
+  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
+    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
+    if (row >= p.rows) continue;
+    const float4 v = sums.At(t, r, row);
+    const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
+    if (p.out_f32) {
+      *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
+    } else {
+      Store4(static_cast<__nv_bfloat16*>(p.out) + at, v);
     }
   }
 }
-
 template <int kRows, bool kIsSplit>
 __device__ __forceinline__ void Finish(const KernelParams& p, const Place& place,
                                        const Sums<kRows, kIsSplit>& sums, int begin, int end,

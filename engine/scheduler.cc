@@ -97,19 +97,22 @@ int64_t Scheduler::CountReadyToDecode() const {
   return count;
 }
 
+int64_t Scheduler::ReadyPromptTokens() const {
+  int64_t tokens = 0;
+  for (const Key& key : running_) tokens += entries_.at(key.second).PromptLeft();
+  // Those that a free slot waits for, if all are of about the same length.
+  const auto waiting = static_cast<int64_t>(waiting_.size());
+  const int64_t can_start = std::min<int64_t>(waiting, std::ssize(free_slots_));
+  return can_start > 0 ? tokens + waiting_prompt_tokens_ / waiting * can_start : tokens;
+}
+
 int64_t Scheduler::PromptBudget(int64_t decodes) const {
   const int64_t left = options_.max_batched_tokens - decodes;
   if (decodes == 0 || options_.prefill_tokens_beside_decodes == 0) return left;
   int64_t tokens = options_.prefill_tokens_beside_decodes;
-  if (!options_.prefill_tokens_fixed) {
-    int64_t backlog = 0;
-    for (const Key& key : running_) backlog += entries_.at(key.second).PromptLeft();
-    // Those that a free slot waits for, if all are of about the same length.
-    const auto waiting = static_cast<int64_t>(waiting_.size());
-    const int64_t can_start = std::min<int64_t>(waiting, std::ssize(free_slots_));
-    if (can_start > 0) backlog += waiting_prompt_tokens_ / waiting * can_start;
-    tokens = std::max(tokens, backlog / kBacklogSteps);
-  }
+  const int64_t ready = ReadyPromptTokens();
+  if (ready < tokens && step_ - last_prompt_step_ < kPromptInterval) return 0;
+  if (!options_.prefill_tokens_fixed) tokens = std::max(tokens, ready / kBacklogSteps);
   const int64_t align = options_.chunk_alignment;
   return std::min((tokens + align - 1) / align * align, left);
 }
@@ -188,6 +191,7 @@ void Scheduler::PlanPrefills(Plan* plan, int32_t budget) {
     if (num_tokens < remaining) num_tokens -= num_tokens % options_.chunk_alignment;
     if (num_tokens == 0) continue;
     AddToPlan(entry, num_tokens, plan);
+    last_prompt_step_ = step_;
     budget -= num_tokens;
   }
 }
@@ -200,9 +204,11 @@ Plan Scheduler::MakePlan() {
   const int64_t prompts = PromptBudget(decodes);
   Admit(prompts, &plan);
   PlanDecodes(&plan, &budget);
-  // Pre-emption may have ended decodes; who came in their place gets their tokens.
+  // Pre-emption may have ended decodes; who came in their place gets their tokens, or the whole
+  // step if it ended all.
   const int64_t freed = decodes - std::ssize(plan.entries);
-  PlanPrefills(&plan, static_cast<int32_t>(std::min<int64_t>(budget, prompts + freed)));
+  const int64_t most = plan.entries.empty() ? budget : std::min<int64_t>(budget, prompts + freed);
+  PlanPrefills(&plan, static_cast<int32_t>(most));
   return plan;
 }
 

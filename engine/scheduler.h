@@ -9,7 +9,9 @@
 // the budget be smaller than their number); what is left of max_batched_tokens goes to prompts in
 // key order. Beside decodes prompts get less where prefill_tokens_beside_decodes is set, so that
 // running streams keep their pace: that many, or a part of all prompt tokens that wait, if that is
-// more. Prompts then enter at the smoothed rate at which they arrive. Prompts are cut at multiples
+// more. Prompts then enter at the smoothed rate at which they arrive. A step that takes in few
+// prompt tokens costs nearly as much as one that takes in many, so fewer than that wait until a
+// kPromptInterval-th step, for company. Prompts are cut at multiples
 // of chunk_alignment from their start: where a backend rounds states at such multiples only, a
 // prompt's result does not depend on how it was cut, and so not on the other sequences. A waiting
 // sequence takes a free slot, or that of the running sequence with the greatest key whose priority
@@ -35,6 +37,8 @@ inline constexpr Duration kPriorityStep = std::chrono::seconds(1);
 inline constexpr int32_t kPromptChunkAlignment = 64;
 // Beside decodes, prompts that wait are taken in within about this many steps.
 inline constexpr int32_t kBacklogSteps = 32;
+// Beside decodes, steps from one that takes in prompts to the next, unless enough tokens wait.
+inline constexpr uint64_t kPromptInterval = 4;
 
 struct SchedulerOptions {
   int32_t num_slots = 1;
@@ -121,6 +125,9 @@ class Scheduler {
   int64_t CountReadyToDecode() const;
   // Prompt tokens for a step with `decodes` decodes.
   int64_t PromptBudget(int64_t decodes) const;
+  // Prompt tokens that could be fed now: of running prompts, and about those of the waiting that a
+  // free slot is there for.
+  int64_t ReadyPromptTokens() const;
   void Wait(const Entry& entry);
   void StopWaiting(const Entry& entry);
   void Run(Entry& entry, int32_t slot);
@@ -140,6 +147,7 @@ class Scheduler {
   int64_t waiting_prompt_tokens_ = 0;
   std::vector<int32_t> free_slots_;  // a stack; lowest index on top at the start
   uint64_t step_ = 0;
+  uint64_t last_prompt_step_ = 0;
 };
 
 }  // namespace hgrn2

@@ -38,7 +38,7 @@ inline constexpr int32_t kPromptChunkAlignment = 64;
 // Beside decodes, prompts that wait are taken in within about this many steps.
 inline constexpr int32_t kBacklogSteps = 32;
 // Beside decodes, steps from one that takes in prompts to the next, unless enough tokens wait.
-inline constexpr uint64_t kPromptInterval = 4;
+inline constexpr uint64_t kPromptInterval = 8;
 
 struct SchedulerOptions {
   int32_t num_slots = 1;

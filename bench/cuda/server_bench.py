@@ -25,7 +25,7 @@ import server_process  # noqa: E402
 
 def bare_steps(args, batches):
     """{batch: seconds of an engine step}"""
-    command = [os.path.join(args.bin, "cuda_step_bench"), "model=" + args.model, "prefill=", "steps=200",
+    command = [os.path.join(args.bin, "cuda_step_bench"), "model=" + args.model, "prefill=", "steps=1500",  # seconds: a card that runs on is slower than one that begins
                "decode=" + ",".join(str(b) for b in batches), *args.bench_flags.split()]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     print(out, end="", flush=True)

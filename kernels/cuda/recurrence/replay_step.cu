@@ -86,6 +86,8 @@ __device__ __forceinline__ void Consume(const KernelParams& params, char* stages
              static_cast<S*>(p.state.state) + slot_head * kDim * kDim,
              kIsFp8<S> ? p.state.scales + slot_head * kDim : nullptr);
       }
+    } else {
+      MbarrierWait(bar.state, at.parity);  // empty, but no phase may go by unseen
     }
     ConsumerSync();  // the other buffer's readers have arrived here too: one barrier per item is
                      // enough

@@ -122,7 +122,8 @@ class Load:
             pass
 
     async def choices(self):
-        await self.stub.Complete(self.request(n=2))  # copies a state
+        # More branches than slots: those that find none start from a copy of the state in host memory.
+        await self.stub.Complete(self.request(n=80, max_tokens=2))
 
     async def out_of_time(self):
         try:

@@ -576,6 +576,9 @@ std::unique_ptr<Engine> Engine::Create(std::unique_ptr<Backend> backend, EngineO
   scheduler.prefill_tokens_beside_decodes = scheduler.prefill_tokens_fixed
                                                 ? options.max_num_prefill_tokens
                                                 : info.prefill_tokens_beside_decodes;
+  // A backend that gives advice is one on which the first prompt token of a step is the dear one.
+  constexpr uint64_t kPromptInterval = 8;
+  if (info.prefill_tokens_beside_decodes > 0) scheduler.prompt_interval = kPromptInterval;
   return std::make_unique<EngineImpl>(std::move(backend), options, scheduler);
 }
 

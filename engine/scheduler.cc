@@ -111,7 +111,7 @@ int64_t Scheduler::PromptBudget(int64_t decodes) const {
   if (decodes == 0 || options_.prefill_tokens_beside_decodes == 0) return left;
   int64_t tokens = options_.prefill_tokens_beside_decodes;
   const int64_t ready = ReadyPromptTokens();
-  if (ready < tokens && step_ - last_prompt_step_ < kPromptInterval) return 0;
+  if (ready < tokens && step_ - last_prompt_step_ < options_.prompt_interval) return 0;
   if (!options_.prefill_tokens_fixed) tokens = std::max(tokens, ready / kBacklogSteps);
   const int64_t align = options_.chunk_alignment;
   return std::min((tokens + align - 1) / align * align, left);

@@ -9,9 +9,9 @@
 // the budget be smaller than their number); what is left of max_batched_tokens goes to prompts in
 // key order. Beside decodes prompts get less where prefill_tokens_beside_decodes is set, so that
 // running streams keep their pace: that many, or a part of all prompt tokens that wait, if that is
-// more. Prompts then enter at the smoothed rate at which they arrive. A step that takes in few
-// prompt tokens costs nearly as much as one that takes in many, so fewer than that wait until a
-// kPromptInterval-th step, for company. Prompts are cut at multiples
+// more. Prompts then enter at the smoothed rate at which they arrive. Where a step that takes in
+// few prompt tokens costs nearly as much as one that takes in many, fewer than that wait for
+// company, up to prompt_interval - 1 steps. Prompts are cut at multiples
 // of chunk_alignment from their start: where a backend rounds states at such multiples only, a
 // prompt's result does not depend on how it was cut, and so not on the other sequences. A waiting
 // sequence takes a free slot, or that of the running sequence with the greatest key whose priority
@@ -37,8 +37,6 @@ inline constexpr Duration kPriorityStep = std::chrono::seconds(1);
 inline constexpr int32_t kPromptChunkAlignment = 64;
 // Beside decodes, prompts that wait are taken in within about this many steps.
 inline constexpr int32_t kBacklogSteps = 32;
-// Beside decodes, steps from one that takes in prompts to the next, unless enough tokens wait.
-inline constexpr uint64_t kPromptInterval = 8;
 
 struct SchedulerOptions {
   int32_t num_slots = 1;
@@ -49,6 +47,8 @@ struct SchedulerOptions {
   int32_t prefill_tokens_beside_decodes = 0;
   // It is a limit, however many prompts wait.
   bool prefill_tokens_fixed = false;
+  // Beside decodes, steps from one that takes in prompts to the next, unless that many tokens wait.
+  uint64_t prompt_interval = 1;
 };
 
 struct SequenceSpec {

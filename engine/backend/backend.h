@@ -129,7 +129,8 @@ struct BackendInfo {
   // Steps that may be enqueued before the oldest is collected: 1 (CPU) or 2.
   int32_t pipeline_depth = 1;
   int32_t state_replay = 1;  // tokens until a state is written; BackendOptions'
-  // Prompt tokens that a step of decodes can take in without slowing them much. 0: no advice.
+  // Prompt tokens that a step of decodes can take in for little more than one of them costs. 0: no
+  // advice.
   int32_t prefill_tokens_beside_decodes = 0;
 };
 

@@ -3,8 +3,8 @@
 //   sum[T, rows] = x[T, cols] W[rows, cols]^T, bfloat16 or FP8 (e4m3).
 //
 // sm_90a. Tokens are the 64-row operand of wgmma and the weights' rows its N. The kernel is meant
-// for programmatic dependent launch: its blocks fit beside those of the kernel ahead and begin to
-// stream weights, which no kernel writes, while that one still runs. See docs/kernels/
+// for programmatic dependent launch: a block streams weights, which no kernel writes, as soon as a
+// multiprocessor has room for it, even if the kernel ahead still runs. See docs/kernels/
 // decode-gemm.md.
 #pragma once
 

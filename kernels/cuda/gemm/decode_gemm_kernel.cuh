@@ -363,6 +363,7 @@ __device__ __forceinline__ void StoreSums(const KernelParams& p, const Place& pl
     }
   }
 }
+
 template <int kRows, bool kIsSplit>
 __device__ __forceinline__ void Finish(const KernelParams& p, const Place& place,
                                        const Sums<kRows, kIsSplit>& sums, int begin, int end,

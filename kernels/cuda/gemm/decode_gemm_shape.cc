@@ -11,7 +11,7 @@ constexpr int kMostStages = 16, kMultiprocessors = 132;
 // group of 16 or 18 multiprocessors.
 constexpr int kMostAloneInFours = 120;
 
-// Blocks that share a multiprocessor: all of a product run at once, but deep rings are faster.
+// More blocks than can have a multiprocessor each: two share one, with half the ring.
 bool ShareMultiprocessors(const DecodeGemmShape& s) {
   return s.blocks() > (s.split == 4 ? kMostAloneInFours : kMultiprocessors);
 }

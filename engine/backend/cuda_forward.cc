@@ -148,8 +148,8 @@ absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer
   p.head_dim = model_.head_dim;
   p.activation = model_.activation_type;
   p.programmatic = overlap_ && !IsMixed(shape);
-  if (IsMixed(shape))
-    p.work_counters = buffers_.work_counters;  // prompts keep blocks from starting
+  // Prompts keep some blocks from starting.
+  if (IsMixed(shape)) p.work_counters = buffers_.work_counters;
   return CudaStatus(cuda::LaunchDecodeStep(p, stream), "decode step");
 }
 

@@ -73,7 +73,8 @@ class CudaForward {
   // o goes into its product as the recurrence leaves it; whoever takes the product's output divides
   // by the root of o_squares.
   bool DefersGNorm(const StepShape& shape) const {
-    return model_.g_norm_in_o && shape.prefill_items.count == 0;
+    return model_.g_norm_in_o && model_.head_dim % cuda::kSumSquareGroup == 0 &&
+           shape.prefill_items.count == 0;
   }
   // h = g_norm(o).
   absl::Status GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream);

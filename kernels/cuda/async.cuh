@@ -116,6 +116,17 @@ __device__ __forceinline__ void TensorLoad(uint32_t shared, const void* map, int
       : "memory");
 #endif
 }
+// The box of a five-dimensional tensor map at (column, 0, 0, 0, sixteen).
+__device__ __forceinline__ void TensorLoadRows(uint32_t shared, const void* map, int column,
+                                               int sixteen, uint32_t bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %5, %5, %5, %3}], [%4];" ::"r"(shared),
+      "l"(map), "r"(column), "r"(sixteen), "r"(bar), "r"(0)
+      : "memory");
+#endif
+}
 // Orders this thread's ordinary accesses to shared memory before later ones of the copy engine.
 __device__ __forceinline__ void AsyncProxyFence() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

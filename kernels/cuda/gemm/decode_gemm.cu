@@ -12,7 +12,7 @@ using EncodeFunction = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_
                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 EncodeFunction encode = nullptr;
 
-// Rows and columns past the end read as zeros.
+// Columns and sixteens of rows past the end read as zeros.
 bool MakeMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
              CUtensorMap* map) {
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
@@ -25,8 +25,24 @@ bool MakeMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_row
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-Kernel KernelOf(bool fp8, int groups, int row_tile) {
-  return fp8 ? KernelFor<true>(groups, row_tile) : KernelFor<false>(groups, row_tile);
+// The same for weights, whose rows come in the order of wgmma's fragment (Quad): of sixteen, row
+// 4 q + 2 j + e is at 8 j + 2 q + e.
+bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
+                   CUtensorMap* map) {
+  const auto row_bytes = static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2);
+  const cuuint64_t sizes[5] = {static_cast<cuuint64_t>(cols), 2, 4, 2,
+                               static_cast<cuuint64_t>(rows / 16)};
+  const cuuint64_t strides[4] = {row_bytes, row_bytes * 4, row_bytes * 2, row_bytes * 16};
+  const cuuint32_t box[5] = {fp8 ? 128u : 64u, 2, 4, 2, static_cast<cuuint32_t>(box_rows / 16)};
+  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
+  return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5,
+                const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+}
+
+Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
+  return fp8 ? KernelFor<true>(shape, epilogue) : KernelFor<false>(shape, epilogue);
 }
 
 bool Complete(const DecodeGemmParams& q) {
@@ -60,9 +76,17 @@ cudaError_t InitDecodeGemm() {
   for (const int groups : {1, 2}) {
     for (const int row_tile : {32, 64, 96, 128, 192}) {
       for (const bool fp8 : {false, true}) {
-        HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(gemm::KernelOf(fp8, groups, row_tile),
-                                                        cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                        224 * 1024));
+        for (const int split : {1, 2, 4}) {
+          for (const GemmEpilogue epilogue :
+               {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
+            DecodeGemmShape shape;
+            shape.groups = groups, shape.row_tile = row_tile, shape.split = split;
+            const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, epilogue);
+            if (kernel == nullptr) continue;
+            HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
+                kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+          }
+        }
       }
     }
   }
@@ -81,10 +105,10 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
     return cudaErrorInvalidValue;
   }
   const bool fp8 = w.type == DType::kF8E4M3;
-  const gemm::Kernel kernel = gemm::KernelOf(fp8, shape.groups, shape.row_tile);
+  const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, q.epilogue);
   gemm::KernelParams p;
   if (kernel == nullptr ||
-      !gemm::MakeMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
+      !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
       !gemm::MakeMap(q.x, q.tokens, w.cols, fp8, shape.groups * 64, &p.x)) {
     return cudaErrorInvalidValue;
   }
@@ -93,7 +117,6 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.square_sums = q.square_sums;
   p.num_square_sums = q.num_square_sums;
   p.eps = q.eps;
-  p.epilogue = q.epilogue;
   p.out = q.out;
   p.out_f32 = q.out_type == DType::kF32;
   p.residual = q.residual;
@@ -106,7 +129,6 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.token_tiles = shape.token_tiles;
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
-  p.split = shape.split;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
   config.blockDim = dim3(static_cast<unsigned>(gemm::Threads(shape.groups)));

@@ -15,20 +15,20 @@ namespace hgrn2::cuda {
 
 inline constexpr int32_t kMaxDecodeGemmTokens = 256;
 // Rows of x that share a partial sum of squares.
-inline constexpr int32_t kSquareSumRows = 64;
+inline constexpr int32_t kSquareSumRows = 32;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
   kSwiGlu,    // rows are [gate | up]: out[t][r] = swish(v[t][r]) v[t][rows / 2 + r], r < rows / 2
   kResidual,  // residual[t][r] += v; with next_norm: out[t][r] = residual[t][r] next_norm[r] and
-              // square_sums_out[t][r / 64] = sum of 64 residual[t][r]^2
+              // square_sums_out[t][r / 32] = sum of 32 residual[t][r]^2
 };
 
 // How a product is cut into blocks.
 struct DecodeGemmShape {
   int row_tile = 0;  // weight rows of a block: 32, 64, 96, 128 or 192; 0: not supported
   int groups = 1;    // warpgroups of 64 tokens of a block: 1 or 2
-  int split = 1;     // 1 to 4 blocks that share a tile, each with a part of the columns
+  int split = 1;     // 1, 2 or 4 blocks that share a tile, each with a part of the columns
   int stages = 0;    // before CompleteDecodeGemm: the most there may be; 0: its choice
   int row_tiles = 0;
   int token_tiles = 0;
@@ -36,6 +36,10 @@ struct DecodeGemmShape {
 
   int blocks() const { return row_tiles * token_tiles * split; }
 };
+// Whether a multiprocessor's registers suffice for two blocks.
+constexpr bool MayShare(int row_tile, int groups, GemmEpilogue epilogue) {
+  return row_tile <= (epilogue == GemmEpilogue::kResidual && groups > 1 ? 64 : 128);
+}
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue);

@@ -3,8 +3,9 @@
 namespace hgrn2::cuda::gemm {
 
 template <>
-Kernel KernelFor<false>(int groups, int row_tile) {
-  return groups == 1 ? KernelOfGroups<1, false>(row_tile) : KernelOfGroups<2, false>(row_tile);
+Kernel KernelFor<false>(const DecodeGemmShape& s, GemmEpilogue epilogue) {
+  return s.groups == 1 ? KernelOf<1, false>(s.row_tile, s.split, epilogue)
+                       : KernelOf<2, false>(s.row_tile, s.split, epilogue);
 }
 
 }  // namespace hgrn2::cuda::gemm

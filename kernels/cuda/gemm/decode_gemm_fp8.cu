@@ -3,8 +3,9 @@
 namespace hgrn2::cuda::gemm {
 
 template <>
-Kernel KernelFor<true>(int groups, int row_tile) {
-  return groups == 1 ? KernelOfGroups<1, true>(row_tile) : KernelOfGroups<2, true>(row_tile);
+Kernel KernelFor<true>(const DecodeGemmShape& s, GemmEpilogue epilogue) {
+  return s.groups == 1 ? KernelOf<1, true>(s.row_tile, s.split, epilogue)
+                       : KernelOf<2, true>(s.row_tile, s.split, epilogue);
 }
 
 }  // namespace hgrn2::cuda::gemm

@@ -21,14 +21,13 @@ constexpr int kMaxStages = 16;
 constexpr int kMaxSplit = 4;
 
 struct KernelParams {
-  CUtensorMap weight;  // boxes of half a row tile
+  CUtensorMap weight;  // boxes of half a row tile, rows in the order of Quad
   CUtensorMap x;       // boxes of a token tile
   const float* weight_scale;
   const float* x_scale;
   const float* square_sums;
   int num_square_sums;
   float eps;
-  GemmEpilogue epilogue;
   void* out;
   int out_f32;
   float* residual;
@@ -41,16 +40,15 @@ struct KernelParams {
   int token_tiles;
   int k_blocks;
   int stages;
-  int split;
 };
 using Kernel = void (*)(KernelParams);
 
 // Warpgroups of 64 tokens, a warp that issues copies and one that adds up the norms.
 constexpr int Threads(int groups) { return groups * 128 + 64; }
 
-// The instance for a tile, null if there is none. decode_gemm_{bf16,fp8}.cu
+// The instance for a cut, null if there is none. decode_gemm_{bf16,fp8}.cu
 template <bool kFp8>
-Kernel KernelFor(int groups, int row_tile);
+Kernel KernelFor(const DecodeGemmShape& shape, GemmEpilogue epilogue);
 
 namespace {
 
@@ -69,14 +67,14 @@ struct Place {
   int token0, tokens;
   int first, count;  // k-blocks
 
-  __device__ Place(const KernelParams& p, int token_tile) {
-    split = blockIdx.x % p.split;
-    const int tile = blockIdx.x / p.split;
+  __device__ Place(const KernelParams& p, int token_tile, int splits) {
+    split = blockIdx.x % splits;
+    const int tile = blockIdx.x / splits;
     row_tile = tile / p.token_tiles;
     token0 = tile % p.token_tiles * token_tile;
     tokens = min(p.tokens - token0, token_tile);
-    first = split * p.k_blocks / p.split;
-    count = (split + 1) * p.k_blocks / p.split - first;
+    first = split * p.k_blocks / splits;
+    count = (split + 1) * p.k_blocks / splits - first;
   }
 };
 
@@ -116,8 +114,8 @@ struct Producer {
     const int column = (place.first + i) * kColumns;
     const uint32_t to = stages + s * kStage;
     MbarrierExpect(Full(s), kStage);
-    TensorLoad(to, &p.weight, column, row0, Full(s));
-    TensorLoad(to + kHalf * kBlockBytes, &p.weight, column, row1, Full(s));
+    TensorLoadRows(to, &p.weight, column, row0 / 16, Full(s));
+    TensorLoadRows(to + kHalf * kBlockBytes, &p.weight, column, row1 / 16, Full(s));
   }
   __device__ void Tokens(int i, int s) const {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns,
@@ -176,43 +174,59 @@ __device__ void Multiply(const KernelParams& p, const Place& place, uint32_t sta
     asm volatile("" : "+f"(sums[j])::"memory");  // not read earlier
 }
 
-// A block's sums as [token][row] floats; the stride spreads a warp's fragment over all banks.
-template <int kRows>
-constexpr int kPartialStride = kRows + 8;
-
-template <int kRows>
-__device__ void StorePartial(const float (&sums)[kRows / 2], float* partial) {
-  const int token = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
-  float* at = partial + token * kPartialStride<kRows> + threadIdx.x % 4 * 2;
-#pragma unroll
-  for (int j = 0; j < kRows / 8; ++j) {
-    *reinterpret_cast<float2*>(at + j * 8) = {sums[j * 4], sums[j * 4 + 1]};
-    *reinterpret_cast<float2*>(at + j * 8 + 8 * kPartialStride<kRows>) = {sums[j * 4 + 2],
-                                                                          sums[j * 4 + 3]};
-  }
-}
-
-// What a token's sums are multiplied by. One warp's work, beside the products: a lane a token.
-__device__ __forceinline__ void TokenScales(const KernelParams& p, int token0, int begin, int end,
+// What a token's sums are multiplied by. One warp's work, beside the products: four lanes a token,
+// of four groups of tokens at a time, so that 8 KB are on their way before the first is added.
+__device__ __forceinline__ void TokenScales(const KernelParams& p, const Place& place,
                                             float* scales) {
-  for (int i = begin + static_cast<int>(threadIdx.x % 32); i < end; i += 32) {
-    const int t = token0 + i;
-    float scale = p.x_scale ? p.x_scale[t] : 1.0f;
-    if (p.square_sums) {
-      const float* squares = p.square_sums + static_cast<int64_t>(t) * p.num_square_sums;
-      float sum = 0;
-      int part = 0;
-      if (p.num_square_sums % 4 == 0) {
-#pragma unroll 8
-        for (; part < p.num_square_sums; part += 4) {
-          const float4 v = *reinterpret_cast<const float4*>(squares + part);
-          sum += (v.x + v.y) + (v.z + v.w);
+  constexpr int kTokens = 8, kGroups = 4, kBatch = 4;
+  const int lane = threadIdx.x % 32, side = lane % 4, parts = p.num_square_sums;
+#pragma unroll 1
+  for (int base = 0; base < place.tokens; base += kTokens * kGroups) {
+    float sum[kGroups] = {}, scale[kGroups];
+    int64_t token[kGroups];
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      token[g] = place.token0 + min(base + g * kTokens + lane / 4, place.tokens - 1);
+      scale[g] = p.x_scale ? p.x_scale[token[g]] : 1.0f;
+    }
+    if (p.square_sums && parts % 4 != 0) {
+#pragma unroll 1
+      for (int part = side; part < parts; part += 4) {
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) sum[g] += p.square_sums[token[g] * parts + part];
+      }
+    } else if (p.square_sums) {
+#pragma unroll 1
+      for (int first = side * 4; first < parts; first += kBatch * 16) {
+        float4 v[kGroups][kBatch];
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            const int part = first + i * 16;
+            v[g][i] =
+                part < parts
+                    ? *reinterpret_cast<const float4*>(p.square_sums + token[g] * parts + part)
+                    : make_float4(0, 0, 0, 0);
+          }
+        }
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+          for (int i = 0; i < kBatch; ++i) {
+            sum[g] += (v[g][i].x + v[g][i].y) + (v[g][i].z + v[g][i].w);
+          }
         }
       }
-      for (; part < p.num_square_sums; ++part) sum += squares[part];
-      scale *= rsqrtf(sum / p.cols + p.eps);
     }
-    scales[i] = scale;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const int t = base + g * kTokens + lane / 4;
+      sum[g] += __shfl_xor_sync(0xffffffffu, sum[g], 1);
+      sum[g] += __shfl_xor_sync(0xffffffffu, sum[g], 2);
+      if (p.square_sums) scale[g] *= rsqrtf(sum[g] / p.cols + p.eps);
+      if (side == 0 && t < place.tokens) scales[t] = scale[g];
+    }
   }
 }
 
@@ -225,104 +239,125 @@ __device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
   *reinterpret_cast<uint2*>(to) = packed;
 }
 
-// The finished sums of 4 rows and one token; parts of a split are added in their order.
-template <int kRows, bool kIsSplit>
-struct Sums {
-  const KernelParams& p;
-  const float* parts[kMaxSplit];
-  const float* token_scale;
+// A thread's sums of 4 neighbouring rows and one token: rows 16 a + 4 (lane % 4), token lane / 4 +
+// 8 h of its warp's 16. The weights' tensor map puts the rows where wgmma's fragment makes them
+// neighbours.
+template <int kRows>
+__device__ __forceinline__ float4 Quad(const float (&sums)[kRows / 2], int a, int h) {
+  return {sums[a * 8 + h * 2], sums[a * 8 + h * 2 + 1], sums[a * 8 + 4 + h * 2],
+          sums[a * 8 + 5 + h * 2]};
+}
 
-  __device__ __forceinline__ float4 Part(int s, int t, int r) const {
-    return *reinterpret_cast<const float4*>(parts[s] + t * kPartialStride<kRows> + r);
+// What a thread writes: its quads of the sixteens of rows that its block finishes. kParts: 2 for
+// gate and up, which are finished together. Blocks of a split divide the sixteens of each part.
+template <int kRows, int kSplit, int kParts>
+struct Finished {
+  static constexpr int kSixteens = kRows / 16 / kParts / kSplit;
+  float4 v[kParts][kSixteens][2];
+};
+
+__device__ __forceinline__ void AddTo(float4& sum, const float4& v) {
+  sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
+}
+
+// Every block's sums in its shared memory, [quad][thread]: each thread meets its like in the other
+// blocks at the same place.
+template <int kRows>
+__device__ __forceinline__ void StorePartial(const float (&sums)[kRows / 2], float4* partial,
+                                             int consumers) {
+#pragma unroll
+  for (int i = 0; i < kRows / 8; ++i) {
+    partial[i * consumers + threadIdx.x] = Quad<kRows>(sums, i / 2, i % 2);
   }
-  __device__ __forceinline__ float4 At(int t, int r, int row) const {
-    float4 sum;
-    if constexpr (kIsSplit) {
-      float4 part[kMaxSplit];  // all on their way before the first is added
+}
+// Parts are added in the order of their ranks.
+template <int kConsumers, int kRows, int kSplit, int kParts>
+__device__ __forceinline__ void Collect(const cooperative_groups::cluster_group& cluster,
+                                        float4* partial, int rank,
+                                        Finished<kRows, kSplit, kParts>& finished) {
+  using F = Finished<kRows, kSplit, kParts>;
 #pragma unroll
-      for (int s = 0; s < kMaxSplit; ++s) {
-        if (s < p.split) part[s] = Part(s, t, r);
-      }
-      sum = part[0];
+  for (int s = 0; s < kSplit; ++s) {
+    const float4* theirs = cluster.map_shared_rank(partial, s) + threadIdx.x;
 #pragma unroll
-      for (int s = 1; s < kMaxSplit; ++s) {
-        if (s < p.split) {
-          sum.x += part[s].x, sum.y += part[s].y, sum.z += part[s].z, sum.w += part[s].w;
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < F::kSixteens * 2; ++i) {
+        const int quad = (part * (kRows / 16 / kParts) + rank * F::kSixteens) * 2 + i;
+        const float4 v = theirs[quad * kConsumers];
+        float4& sum = finished.v[part][i / 2][i % 2];
+        if (s == 0) {
+          sum = v;
+        } else {
+          AddTo(sum, v);
         }
       }
-    } else {
-      sum = Part(0, t, r);
     }
-    const float scale = token_scale[t];
-    if (p.weight_scale) {
-      const float4 w = *reinterpret_cast<const float4*>(p.weight_scale + row);
-      sum.x *= w.x, sum.y *= w.y, sum.z *= w.z, sum.w *= w.w;
+  }
+}
+
+// Where a thread's first quads go: a row of its tile (or of its half) and two tokens.
+struct Output {
+  int row;
+  bool has[2];  // the token is not past the end
+  float scale[2];
+  void* out[2];
+  float* residual[2];
+  float* squares[2];
+
+  static __device__ __forceinline__ int Token(int h) {  // of the block
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + h * 8;
+  }
+  template <int kRows, int kSplit, GemmEpilogue kEpilogue>
+  static __device__ __forceinline__ Output Of(const KernelParams& p, const Place& place) {
+    constexpr bool kSwiGlu = kEpilogue == GemmEpilogue::kSwiGlu;
+    constexpr int kTile = kSwiGlu ? kRows / 2 : kRows;
+    const int width = kSwiGlu ? p.half_rows : p.rows;
+    Output o;
+    o.row = place.row_tile * kTile + kTile / kSplit * place.split +
+            static_cast<int>(threadIdx.x) % 4 * 4;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      o.has[h] = Token(h) < place.tokens;
+      const int64_t token = place.token0 + Token(h), at = token * width + o.row;
+      o.out[h] = static_cast<char*>(p.out) + at * (p.out_f32 ? 4 : 2);
+      o.residual[h] = p.residual + at;
+      o.squares[h] =
+          p.square_sums_out + token * CeilDiv(p.rows, kSquareSumRows) + o.row / kSquareSumRows;
     }
-    return make_float4(sum.x * scale, sum.y * scale, sum.z * scale, sum.w * scale);
+    return o;
+  }
+  __device__ __forceinline__ void Scale(const float* token_scale) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) scale[h] = token_scale[Token(h)];
   }
 };
 
-// Items of a thread, 4 rows of one token each, whose residual and norm it fetches together.
-constexpr int kResidualBatch = 3;
-struct ResidualItems {
-  float4 x[kResidualBatch], norm[kResidualBatch];
-  template <int kRows>
-  __device__ __forceinline__ void Load(const KernelParams& p, const Place& place, int first,
-                                       int begin, int end) {
-    constexpr int kQuads = kRows / 4;
-#pragma unroll
-    for (int k = 0; k < kResidualBatch; ++k) {
-      const int i = first + k * static_cast<int>(blockDim.x);
-      const int t = begin + i / kQuads, row = place.row_tile * kRows + i % kQuads * 4;
-      if (t >= end || row >= p.rows) continue;
-      const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
-      x[k] = *reinterpret_cast<const float4*>(p.residual + at);
-      if (p.next_norm) norm[k] = *reinterpret_cast<const float4*>(p.next_norm + row);
-    }
-  }
-};
+__device__ __forceinline__ float4 Scaled(const float4& v, float scale, const float4& weight) {
+  return {v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z,
+          v.w * scale * weight.w};
+}
+__device__ __forceinline__ float4 WeightScale(const KernelParams& p, int row, bool fp8) {
+  if (!fp8) return {1, 1, 1, 1};
+  return *reinterpret_cast<const float4*>(p.weight_scale + row);
+}
 
-// x += sums, and what the next product needs: x times its norm's weight, sums of squares. 16 lanes
-// have 64 rows of a token. `items` has the thread's first ones, fetched before the sums were there.
-template <int kRows, bool kIsSplit>
-__device__ __forceinline__ void AddToResidual(const KernelParams& p, const Place& place,
-                                              const Sums<kRows, kIsSplit>& sums, int begin, int end,
-                                              ResidualItems& items) {
-  constexpr int kQuads = kRows / 4;
-  static_assert(kSquareSumRows == 64);
-  const int64_t parts = CeilDiv(p.rows, kSquareSumRows);
-  const int count = (end - begin) * kQuads, stride = blockDim.x;
-#pragma unroll 1
-  for (int first = threadIdx.x; first < count; first += kResidualBatch * stride) {
-    if (first != static_cast<int>(threadIdx.x)) {
-      items.Load<kRows>(p, place, first, begin, end);
-    }
+template <bool kFp8, int kRows, int kSplit>
+__device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& out,
+                                          const Finished<kRows, kSplit, 1>& finished) {
 #pragma unroll
-    for (int k = 0; k < kResidualBatch; ++k) {
-      const int i = first + k * stride;
-      if (i >= count) break;  // with all 16 lanes of the token
-      const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-      const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
-      float square = 0;
-      if (row < p.rows) {
-        float4 x = items.x[k];
-        const float4 v = sums.At(t, r, row);
-        x.x += v.x, x.y += v.y, x.z += v.z, x.w += v.w;
-        *reinterpret_cast<float4*>(p.residual + at) = x;
-        square = x.x * x.x + x.y * x.y + x.z * x.z + x.w * x.w;
-        if (p.next_norm) {
-          const float4 norm = items.norm[k];
-          Store4(static_cast<__nv_bfloat16*>(p.out) + at,
-                 make_float4(x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w));
-        }
-      }
-      if (!p.next_norm) continue;
+  for (int a = 0; a < finished.kSixteens; ++a) {
+    const int row = out.row + a * 16;
+    if (row >= p.rows) break;
+    const float4 weight = WeightScale(p, row, kFp8);
 #pragma unroll
-      for (int offset = 8; offset > 0; offset /= 2) {
-        square += __shfl_xor_sync(0xffffu << (threadIdx.x & 16), square, offset);
-      }
-      if (threadIdx.x % 16 == 0 && row < p.rows) {
-        p.square_sums_out[(place.token0 + t) * parts + row / kSquareSumRows] = square;
+    for (int h = 0; h < 2; ++h) {
+      if (!out.has[h]) continue;
+      const float4 v = Scaled(finished.v[0][a][h], out.scale[h], weight);
+      if (p.out_f32) {
+        *reinterpret_cast<float4*>(static_cast<float*>(out.out[h]) + a * 16) = v;
+      } else {
+        Store4(static_cast<__nv_bfloat16*>(out.out[h]) + a * 16, v);
       }
     }
   }
@@ -330,60 +365,124 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Place
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-template <int kRows, bool kIsSplit>
-__device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Place& place,
-                                            const Sums<kRows, kIsSplit>& sums, int begin, int end) {
-  constexpr int kHalf = kRows / 2, kQuads = kHalf / 4;
-  __nv_bfloat16* out = static_cast<__nv_bfloat16*>(p.out);
-#pragma unroll 2
-  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
-    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kHalf + r;
-    if (row >= p.half_rows) continue;
-    const float4 g = sums.At(t, r, row), u = sums.At(t, kHalf + r, p.half_rows + row);
-    Store4(out + static_cast<int64_t>(place.token0 + t) * p.half_rows + row,
-           make_float4(FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z,
-                       FastSwish(g.w) * u.w));
-  }
-}
-
-template <int kRows, bool kIsSplit>
-__device__ __forceinline__ void StoreSums(const KernelParams& p, const Place& place,
-                                          const Sums<kRows, kIsSplit>& sums, int begin, int end) {
-  constexpr int kQuads = kRows / 4;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < (end - begin) * kQuads; i += blockDim.x) {
-    const int t = begin + i / kQuads, r = i % kQuads * 4, row = place.row_tile * kRows + r;
-    if (row >= p.rows) continue;
-    const float4 v = sums.At(t, r, row);
-    const int64_t at = static_cast<int64_t>(place.token0 + t) * p.rows + row;
-    if (p.out_f32) {
-      *reinterpret_cast<float4*>(static_cast<float*>(p.out) + at) = v;
-    } else {
-      Store4(static_cast<__nv_bfloat16*>(p.out) + at, v);
+template <bool kFp8, int kRows, int kSplit>
+__device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output& out,
+                                            const Finished<kRows, kSplit, 2>& finished) {
+#pragma unroll
+  for (int a = 0; a < finished.kSixteens; ++a) {
+    const int row = out.row + a * 16;
+    if (row >= p.half_rows) break;
+    const float4 gate = WeightScale(p, row, kFp8), up = WeightScale(p, p.half_rows + row, kFp8);
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      if (!out.has[h]) continue;
+      const float4 g = Scaled(finished.v[0][a][h], out.scale[h], gate);
+      const float4 u = Scaled(finished.v[1][a][h], out.scale[h], up);
+      Store4(
+          static_cast<__nv_bfloat16*>(out.out[h]) + a * 16,
+          {FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z, FastSwish(g.w) * u.w});
     }
   }
 }
 
-template <int kRows, bool kIsSplit>
-__device__ __forceinline__ void Finish(const KernelParams& p, const Place& place,
-                                       const Sums<kRows, kIsSplit>& sums, int begin, int end,
-                                       ResidualItems& items) {
-  if (p.epilogue == GemmEpilogue::kResidual) {
-    if constexpr (kRows % kSquareSumRows == 0) {
-      AddToResidual<kRows>(p, place, sums, begin, end, items);
+// A thread's residual and next norm of 32 rows: two sixteens, of two tokens each.
+struct ResidualItems {
+  float4 x[2][2], norm[2];
+  __device__ __forceinline__ void Load(const KernelParams& p, const Output& out, int pair) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int a = pair * 2 + i, row = out.row + a * 16;
+      if (row >= p.rows) break;
+      if (p.next_norm) norm[i] = *reinterpret_cast<const float4*>(p.next_norm + row);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if (out.has[h]) x[i][h] = *reinterpret_cast<const float4*>(out.residual[h] + a * 16);
+      }
     }
-  } else if (p.epilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu<kRows>(p, place, sums, begin, end);
+  }
+};
+
+// x += sums, and what the next product needs: x times its norm's weight, sums of 32 squares.
+template <bool kFp8, int kRows, int kSplit>
+__device__ __forceinline__ void AddToResidual(const KernelParams& p, const Output& out,
+                                              const Finished<kRows, kSplit, 1>& finished,
+                                              ResidualItems& items) {
+  static_assert(kSquareSumRows == 32);
+#pragma unroll
+  for (int pair = 0; pair < finished.kSixteens / 2; ++pair) {
+    if (out.row + pair * 32 >= p.rows) break;
+    if (pair > 0) items.Load(p, out, pair);
+    float square[2] = {};
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int a = pair * 2 + i, row = out.row + a * 16;
+      if (row >= p.rows) break;
+      const float4 weight = WeightScale(p, row, kFp8);
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        if (!out.has[h]) continue;
+        float4 x = items.x[i][h];
+        AddTo(x, Scaled(finished.v[0][a][h], out.scale[h], weight));
+        *reinterpret_cast<float4*>(out.residual[h] + a * 16) = x;
+        square[h] += (x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w);
+        if (p.next_norm) {
+          const float4& norm = items.norm[i];
+          Store4(static_cast<__nv_bfloat16*>(out.out[h]) + a * 16,
+                 {x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w});
+        }
+      }
+    }
+    if (!p.next_norm) continue;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      square[h] += __shfl_xor_sync(0xffffffffu, square[h], 1);
+      square[h] += __shfl_xor_sync(0xffffffffu, square[h], 2);
+      if (threadIdx.x % 4 == 0 && out.has[h]) out.squares[h][pair] = square[h];
+    }
+  }
+}
+
+// Everybody's sums and the tokens' scales are there.
+template <int kSplit>
+__device__ __forceinline__ void BlocksMeet(const cooperative_groups::cluster_group& cluster) {
+  if constexpr (kSplit > 1) {
+    cluster.sync();
   } else {
-    StoreSums<kRows>(p, place, sums, begin, end);
+    __syncthreads();
+  }
+}
+
+// What happens to a thread's sums; with a split to everybody's sums of its part of the rows, which
+// are in the blocks' shared memory.
+template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
+__device__ __forceinline__ void Finish(const KernelParams& p, const Output& out,
+                                       const cooperative_groups::cluster_group& cluster, int rank,
+                                       const float (&sums)[kRows / 2], float4* partial,
+                                       ResidualItems& items) {
+  Finished<kRows, kSplit, kEpilogue == GemmEpilogue::kSwiGlu ? 2 : 1> finished;
+  if constexpr (kSplit == 1) {
+#pragma unroll
+    for (int i = 0; i < kRows / 8; ++i) {
+      finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
+          Quad<kRows>(sums, i / 2, i % 2);
+    }
+  } else {
+    Collect<kGroups * 128>(cluster, partial, rank, finished);
+  }
+  if constexpr (kEpilogue == GemmEpilogue::kResidual) {
+    AddToResidual<kFp8>(p, out, finished, items);
+  } else if constexpr (kEpilogue == GemmEpilogue::kSwiGlu) {
+    StoreSwiGlu<kFp8>(p, out, finished);
+  } else {
+    StoreSums<kFp8>(p, out, finished);
   }
 }
 #endif  // HGRN2_HAS_WGMMA
 
 // Block s of a split multiplies the s-th part of the columns, then finishes the s-th part of the
-// tokens with everybody's sums.
-template <int kGroups, int kRows, bool kFp8>
-__global__ void __launch_bounds__(Threads(kGroups), kRows > 128 ? 1 : 2)
+// tile's rows with everybody's sums.
+template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
+__global__ void __launch_bounds__(Threads(kGroups), MayShare(kRows, kGroups, kEpilogue) ? 2 : 1)
     DecodeGemmKernel(const __grid_constant__ KernelParams p) {
 #ifdef HGRN2_HAS_WGMMA
   constexpr int kConsumers = kGroups * 128;
@@ -393,7 +492,7 @@ __global__ void __launch_bounds__(Threads(kGroups), kRows > 128 ? 1 : 2)
   uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
   const uint32_t stages = SharedAddress(aligned);
   const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
-  const Place place(p, kGroups * 64);
+  const Place place(p, kGroups * 64, kSplit);
   const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers};
   GridDependencyLaunch();
   if (threadIdx.x == kConsumers) {
@@ -401,59 +500,82 @@ __global__ void __launch_bounds__(Threads(kGroups), kRows > 128 ? 1 : 2)
     producer.Begin();
   }
   __syncthreads();
-  float* partial = reinterpret_cast<float*>(aligned);
-  const int begin = place.split * place.tokens / p.split;
-  const int end = (place.split + 1) * place.tokens / p.split;
+  float4* partial = reinterpret_cast<float4*>(aligned);
   if (threadIdx.x < kConsumers) {
     float sums[kRows / 2];
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
     Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums);
-    GridDependencyWait();
-    asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");  // all are done with the stages
-    StorePartial<kRows>(sums, partial);
-  } else {
     GridDependencyWait();  // every thread: what it reads and writes from here on is others'
+    if constexpr (kSplit > 1) {
+      asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");  // all are done with the stages
+      StorePartial<kRows>(sums, partial, kConsumers);
+    }
+    Output out = Output::Of<kRows, kSplit, kEpilogue>(p, place);
+    ResidualItems items;
+    if constexpr (kEpilogue == GemmEpilogue::kResidual) {
+      items.Load(p, out, 0);  // on their way before the sums are there
+    }
+    BlocksMeet<kSplit>(cluster);
+    out.Scale(token_scale);
+    Finish<kGroups, kRows, kSplit, kEpilogue, kFp8>(p, out, cluster, place.split, sums, partial,
+                                                    items);
+  } else {
+    GridDependencyWait();
     if (threadIdx.x == kConsumers) producer.Run();
-    if (threadIdx.x >= kConsumers + 32) TokenScales(p, place.token0, begin, end, token_scale);
+    if (threadIdx.x >= kConsumers + 32) TokenScales(p, place, token_scale);
     __syncwarp();
+    BlocksMeet<kSplit>(cluster);
   }
-  ResidualItems items;
-  if (kRows % kSquareSumRows == 0 && p.epilogue == GemmEpilogue::kResidual) {
-    items.Load<kRows>(p, place, threadIdx.x, begin, end);
-  }
-  if (p.split == 1) {
-    __syncthreads();
-    const Sums<kRows, false> sums = {p, {partial}, token_scale};
-    Finish(p, place, sums, begin, end, items);
-    return;
-  }
-  cluster.sync();
-  Sums<kRows, true> sums = {p, {}, token_scale};
-#pragma unroll
-  for (int s = 0; s < kMaxSplit; ++s) {
-    if (s >= p.split) break;
-    sums.parts[s] = cluster.map_shared_rank(partial, s);
-  }
-  Finish(p, place, sums, begin, end, items);
   // A peer may still read this block's sums.
-  asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
+  if constexpr (kSplit > 1) {
+    asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
+  }
 #endif
 }
 
+template <int kGroups, int kRows, int kSplit, bool kFp8>
+Kernel KernelOf(GemmEpilogue epilogue) {
+  if constexpr (kRows / 32 % kSplit == 0) {
+    if (epilogue == GemmEpilogue::kResidual) {
+      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kResidual, kFp8>;
+    }
+    if (epilogue == GemmEpilogue::kSwiGlu) {
+      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kSwiGlu, kFp8>;
+    }
+  }
+  if constexpr (kRows / 16 % kSplit == 0) {
+    if (epilogue == GemmEpilogue::kStore) {
+      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kStore, kFp8>;
+    }
+  }
+  return nullptr;
+}
+template <int kGroups, int kRows, bool kFp8>
+Kernel KernelOf(int split, GemmEpilogue epilogue) {
+  switch (split) {
+    case 1:
+      return KernelOf<kGroups, kRows, 1, kFp8>(epilogue);
+    case 2:
+      return KernelOf<kGroups, kRows, 2, kFp8>(epilogue);
+    case 4:
+      return KernelOf<kGroups, kRows, 4, kFp8>(epilogue);
+  }
+  return nullptr;
+}
 template <int kGroups, bool kFp8>
-Kernel KernelOfGroups(int row_tile) {
+Kernel KernelOf(int row_tile, int split, GemmEpilogue epilogue) {
   switch (row_tile) {
     case 32:
-      return DecodeGemmKernel<kGroups, 32, kFp8>;
+      return KernelOf<kGroups, 32, kFp8>(split, epilogue);
     case 64:
-      return DecodeGemmKernel<kGroups, 64, kFp8>;
+      return KernelOf<kGroups, 64, kFp8>(split, epilogue);
     case 96:
-      return DecodeGemmKernel<kGroups, 96, kFp8>;
+      return KernelOf<kGroups, 96, kFp8>(split, epilogue);
     case 128:
-      return DecodeGemmKernel<kGroups, 128, kFp8>;
+      return KernelOf<kGroups, 128, kFp8>(split, epilogue);
     case 192:
-      return DecodeGemmKernel<kGroups, 192, kFp8>;
+      return KernelOf<kGroups, 192, kFp8>(split, epilogue);
   }
   return nullptr;
 }

@@ -20,6 +20,8 @@ constexpr int kDefaultInflightKib = 32;
 constexpr int kScratchBytes = 32 * 1024;
 constexpr int kMaxStages = 28;
 constexpr int kMaxLayers = 128;
+// Channels of o that share a sum of squares: a block may own as few.
+constexpr int kSquareGroup = 16;
 // FP8 weights are unpacked into bfloat16 as 2^-120 of their value (their exponent bias is kept), so
 // their activations carry 2^60 and the sums another 2^60: both exact.
 constexpr float kFp8ActivationScale = 1152921504606846976.0f;

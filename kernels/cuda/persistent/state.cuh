@@ -437,7 +437,7 @@ struct StateUnit {
     }
     float squares = __fmul_rn(o, o);
 #pragma unroll
-    for (int mask = 1; mask < kSumSquareGroup; mask *= 2) {
+    for (int mask = 1; mask < kSquareGroup; mask *= 2) {
       squares = __fadd_rn(squares, __shfl_xor_sync(0xffffffffu, squares, mask));
     }
     const float carry = c.p.shape.fp8 ? kFp8ActivationScale : 1.0f;
@@ -446,8 +446,8 @@ struct StateUnit {
     if (column >= S::kSlice || column % 2 != 0) return;
     const int row = sequence * c.ws.stride;
     StoreCell(c.ws.o_in + row + channel / 2, Bf16Pair(in, next), c.flag);
-    if (column % kSumSquareGroup == 0) {
-      StoreCell(c.ws.o_squares + row + channel / kSumSquareGroup, __float_as_uint(squares), c.flag);
+    if (column % kSquareGroup == 0) {
+      StoreCell(c.ws.o_squares + row + channel / kSquareGroup, __float_as_uint(squares), c.flag);
     }
   }
 };

@@ -22,7 +22,7 @@ namespace hgrn2::cuda {
 
 // Sums of squares come in groups of this many consecutive channels, whatever the head dim, so that
 // their number and their order of summation never depend on a tile choice.
-inline constexpr int32_t kSumSquareGroup = 16;
+inline constexpr int32_t kSumSquareGroup = 32;
 inline constexpr int32_t kMaxReplay = 32;
 
 // One layer's states.

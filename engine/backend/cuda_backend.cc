@@ -13,6 +13,10 @@ namespace {
 
 constexpr int32_t kDefaultMaxTokens = 16384;
 constexpr int32_t kPipelineDepth = 2;
+// A shape of decodes beside prompts is captured when it comes for the third time: capturing takes
+// the host some milliseconds, and by then every kernel is loaded and every algorithm chosen.
+constexpr int32_t kSeenBeforeCapture = 2;
+constexpr int32_t kMaxMixedGraphs = 64;
 // bench/RESULTS.md has the measurements: 256 decodes take about a quarter longer beside so many.
 constexpr int32_t kPrefillTokensBesideDecodes = 128;
 // Left to the driver, cuBLASLt's kernels and graphs.
@@ -52,6 +56,9 @@ CudaBackend::~CudaBackend() {
   cudaSetDevice(device_);
   cudaStreamSynchronize(stream_);
   for (auto& [batch, graph] : graphs_) cudaGraphExecDestroy(graph);
+  for (auto& [key, graph] : mixed_graphs_) {
+    if (graph.exec) cudaGraphExecDestroy(graph.exec);
+  }
   for (cudaEvent_t event : {begin_[0], begin_[1], end_[0], end_[1], uploaded_[0], uploaded_[1]}) {
     if (event) cudaEventDestroy(event);
   }
@@ -207,8 +214,40 @@ absl::Status CudaBackend::DecodeGraph(const StepShape& shape, int32_t batch) {
     RETURN_IF_ERROR(persistent_->Run(shape, batch, stream_));
     return forward_->SampleLogits(shape, batch, stream_);
   }
+  return LayersAndSampling(shape);
+}
+
+absl::Status CudaBackend::LayersAndSampling(const StepShape& shape) {
   RETURN_IF_ERROR(forward_->Layers(shape, stream_));
   return forward_->SampleRows(shape, stream_);
+}
+
+absl::Status CudaBackend::MixedStep() {
+  MixedGraph& graph = mixed_graphs_[MixedGraphKeyOf(plan_.shape)];
+  const bool captures = graph.exec == nullptr && graph.seen >= kSeenBeforeCapture &&
+                        num_mixed_graphs_ < kMaxMixedGraphs;
+  ++graph.seen;
+  if (captures) {
+    ++num_mixed_graphs_;
+    CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    const absl::Status status = LayersAndSampling(plan_.shape);
+    cudaGraph_t captured = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(stream_, &captured);
+    RETURN_IF_ERROR(status);
+    CUDA_RETURN_IF_ERROR(ended);
+    const cudaError_t instantiated = cudaGraphInstantiate(&graph.exec, captured, 0);
+    cudaGraphDestroy(captured);
+    if (instantiated != cudaSuccess) {
+      graph.exec = nullptr;
+      cudaGetLastError();
+      LOG_WARNING("{}: no graph for {} decodes beside prompts: {}", info_.device,
+                  plan_.shape.decode_slots.count, cudaGetErrorString(instantiated));
+    }
+  }
+  if (graph.exec != nullptr) {
+    return CudaStatus(cudaGraphLaunch(graph.exec, stream_), "launching a graph");
+  }
+  return LayersAndSampling(plan_.shape);
 }
 
 // Runs a step of padding once, so that every kernel is loaded and every algorithm chosen, then
@@ -272,9 +311,10 @@ absl::Status CudaBackend::Enqueue(const StepBatch& batch) {
   const int32_t graph = plan_.shape.graphable ? GraphBatch(n) : 0;
   if (graph > 0) {
     CUDA_RETURN_IF_ERROR(cudaGraphLaunch(graphs_.at(graph), stream_));
+  } else if (plan_.shape.mixed_graphable) {
+    RETURN_IF_ERROR(MixedStep());
   } else {
-    RETURN_IF_ERROR(forward_->Layers(plan_.shape, stream_));
-    RETURN_IF_ERROR(forward_->SampleRows(plan_.shape, stream_));
+    RETURN_IF_ERROR(LayersAndSampling(plan_.shape));
   }
   CUDA_RETURN_IF_ERROR(cudaEventRecord(end_[parity], stream_));
   AdvanceAges(batch);

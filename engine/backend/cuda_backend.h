@@ -48,6 +48,10 @@ class CudaBackend final : public Backend {
   absl::Status CaptureGraphs();
   absl::Status CaptureGraph(int32_t batch);
   absl::Status DecodeGraph(const StepShape& shape, int32_t batch);
+  absl::Status LayersAndSampling(const StepShape& shape);
+  // plan_'s step of decodes beside prompts: by its shape's graph, once the shape has come often
+  // enough to be captured.
+  absl::Status MixedStep();
   // The least captured batch size that holds n sequences.
   int32_t GraphBatch(int32_t n) const;
 
@@ -72,6 +76,12 @@ class CudaBackend final : public Backend {
   std::unique_ptr<CudaForward> forward_;
   std::unique_ptr<CudaPersistentDecode> persistent_;  // null where it cannot serve the model
   std::map<int32_t, cudaGraphExec_t> graphs_;         // by batch
+  struct MixedGraph {
+    int32_t seen = 0;
+    cudaGraphExec_t exec = nullptr;
+  };
+  std::map<MixedGraphKey, MixedGraph> mixed_graphs_;
+  int32_t num_mixed_graphs_ = 0;  // captured, or given up
 
   StepPlan plan_;                     // of the step being enqueued; kept for its memory
   std::vector<uint8_t> last_upload_;  // what buffers_.step_device holds

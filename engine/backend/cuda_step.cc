@@ -1,6 +1,7 @@
 #include "engine/backend/cuda_step.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "kernels/cuda/gemm/token_bucket.h"
@@ -101,7 +102,38 @@ void PadForGraph(const StepBatch& batch, size_t bucket, Arrays* a) {
   a->bans.resize(bucket * kGraphBansPerRow, 0);
 }
 
+// Padded decodes have no slot; what they write goes to a row of padding, so there must be one.
+// Prompts are padded by empty items. Returns whether the step fits.
+bool PadForMixedGraph(int32_t num_tokens, int32_t padded_tokens, Arrays* a,
+                      cuda::PrefillPlan* prefill) {
+  const size_t decodes = cuda::GemmTokenBucket(static_cast<int64_t>(a->decode_slots.size()));
+  const size_t rows = cuda::GemmTokenBucket(static_cast<int64_t>(a->rows.size()));
+  if (a->rows.empty() || a->bans.size() > rows * kGraphBansPerRow || !a->flush_slots.empty() ||
+      prefill->has_long_sequences ||
+      (decodes > a->decode_slots.size() && num_tokens == padded_tokens)) {
+    return false;
+  }
+  a->decode_slots.resize(decodes, -1);
+  a->decode_rows.resize(decodes, padded_tokens - 1);
+  a->decode_reset.resize(decodes, 0);
+  prefill->items.resize(std::bit_ceil(prefill->items.size()));
+  a->age_slots.resize(decodes + prefill->items.size(), -1);
+  a->age_written.resize(a->age_slots.size(), 0);
+  a->rows.resize(rows);
+  a->bans.resize(rows * kGraphBansPerRow, 0);
+  return true;
+}
+
+bool HasScores(const StepBatch& batch) {
+  return std::any_of(batch.sequences.begin(), batch.sequences.end(),
+                     [](const StepSequence& s) { return s.score; });
+}
+
 }  // namespace
+
+MixedGraphKey MixedGraphKeyOf(const StepShape& shape) {
+  return {shape.padded_tokens, shape.decode_slots.count, shape.prefill_items.count, shape.num_rows};
+}
 
 void BuildStep(const StepBatch& batch, const StepContext& context, bool all_logits,
                StepPlan* plan) {
@@ -120,17 +152,19 @@ void BuildStep(const StepBatch& batch, const StepContext& context, bool all_logi
     shape.graphable = true;
     PadForGraph(batch, shape.padded_tokens, &a);
   }
+  cuda::PrefillPlan prefill =
+      cuda::PlanPrefill(a.prefills, context.head_dim, context.activation, context.state_dtype);
+  shape.num_workspace_states = prefill.num_workspace_states;
+  shape.has_long_sequences = prefill.has_long_sequences;
+  if (!all_logits && !a.prefills.empty() && !a.decode_slots.empty() && !HasScores(batch)) {
+    shape.mixed_graphable = PadForMixedGraph(shape.num_tokens, shape.padded_tokens, &a, &prefill);
+  }
   shape.num_rows = static_cast<int32_t>(a.rows.size());
   const int64_t padded_rows = shape.num_rows == 0 ? 0 : cuda::GemmTokenBucket(shape.num_rows);
   a.rows.resize(padded_rows);
   for (const cuda::LogitRow& row : a.rows) a.row_index.push_back(row.x_row);
   a.tokens.resize(shape.padded_tokens, 0);
   a.token_slots.resize(shape.padded_tokens, -1);
-  const cuda::PrefillPlan prefill =
-      cuda::PlanPrefill(a.prefills, context.head_dim, context.activation, context.state_dtype);
-  shape.num_workspace_states = prefill.num_workspace_states;
-  shape.has_long_sequences = prefill.has_long_sequences;
-
   shape.tokens = Append(a.tokens, plan);
   shape.token_slots = Append(a.token_slots, plan);
   shape.decode_slots = Append(a.decode_slots, plan);
@@ -151,7 +185,8 @@ size_t MaxStepBytes(int32_t max_tokens, int32_t num_slots) {
   const size_t slots = cuda::GemmTokenBucket(num_slots);
   const size_t rows = cuda::GemmTokenBucket(max_tokens + num_slots);
   return tokens * 2 * sizeof(int32_t) + slots * (4 * sizeof(int32_t) + 2) +
-         cuda::MaxPrefillItems(max_tokens, num_slots) * sizeof(cuda::PrefillItem) +
+         2 * cuda::MaxPrefillItems(max_tokens, num_slots) *
+             (sizeof(cuda::PrefillItem) + sizeof(int32_t) + 1) +
          rows * (sizeof(cuda::LogitRow) + sizeof(int32_t)) +
          slots * kGraphBansPerRow * sizeof(int32_t) + kMaxExtraBanBytes + 12 * 16;
 }

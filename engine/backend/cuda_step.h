@@ -2,6 +2,7 @@
 // one block of bytes for one copy. Pure: no CUDA call, tested without a GPU.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -40,9 +41,10 @@ struct StepArray {
 // captured graph serves both.
 struct StepShape {
   int32_t num_tokens = 0;
-  int32_t padded_tokens = 0;  // rows of the products
-  int32_t num_rows = 0;       // rows of logits
-  bool graphable = false;     // one token per sequence, all padded to a bucket
+  int32_t padded_tokens = 0;     // rows of the products
+  int32_t num_rows = 0;          // rows of logits
+  bool graphable = false;        // one token per sequence, all padded to a bucket
+  bool mixed_graphable = false;  // decodes beside prompts, every array padded: see MixedGraphKey
   int32_t num_workspace_states = 0;
   bool has_long_sequences = false;
 
@@ -71,6 +73,10 @@ struct StepPlan {
 // Decode-only batches of sequences without scores become graphable: arrays are padded to the bucket
 // of GemmTokenBucket, and step bans to kGraphBansPerRow a row (more: not graphable).
 inline constexpr int32_t kGraphBansPerRow = 8;
+// Decodes beside prompts become mixed_graphable: arrays are padded to sizes of which a load has
+// few, so that steps repeat each other's shape. Steps of equal keys may share a captured graph.
+using MixedGraphKey = std::array<int32_t, 4>;
+MixedGraphKey MixedGraphKeyOf(const StepShape& shape);
 // Room for the bans of a step that is not graphable.
 inline constexpr size_t kMaxExtraBanBytes = size_t{8} << 20;
 

@@ -227,6 +227,65 @@ TEST_F(CudaBackendTest, PipelinedStepsGiveTheSameTokens) {
   }
 }
 
+// Decodes beside the parts of a prompt, in steps of few shapes, so that most of them run as graphs:
+// the same greedy tokens as alone.
+TEST_F(CudaBackendTest, DecodesBesidePromptsGiveTheSameTokens) {
+  const ModelWeights weights = LoadGolden("heads").weights;
+  for (const DType state : {DType::kF32, DType::kF16}) {
+    BackendOptions options;
+    options.num_slots = 16;
+    const auto backend = Cuda("", DType::kF32, state, 16, 0).Make(weights, options);
+    constexpr int kDecodes = 5, kPrompts = 3, kChunk = 8, kChunks = 9,
+                  kSteps = 1 + kPrompts * kChunks;
+    SlotSampling greedy;
+    greedy.scalars.temperature = 0;
+    std::vector<std::vector<int32_t>> expected, actual(kDecodes + kPrompts);
+    std::vector<std::vector<int32_t>> prompts;
+    for (int i = 0; i < kDecodes + kPrompts; ++i) {
+      const int length = i < kDecodes ? 3 + i : kChunk * kChunks;
+      prompts.push_back(RandomTokens(length, weights.config.vocab_size, static_cast<uint32_t>(i)));
+      if (i < kDecodes) {
+        expected.push_back(Ids(Generate(backend.get(), 15, prompts[i], greedy, kSteps)));
+        ASSERT_TRUE(backend->ConfigureSlot(i, greedy).ok());
+        StepBatch batch;
+        AddSequence(&batch, i, prompts[i], true)->sample = true;
+        actual[i].push_back(RunStep(backend.get(), batch).sequences[0].sampled.token_id);
+        continue;
+      }
+      expected.emplace_back();
+      ASSERT_TRUE(backend->ConfigureSlot(15, greedy).ok());
+      for (int c = 0; c < kChunks; ++c) {
+        StepBatch batch;
+        const auto from = prompts[i].begin() + c * kChunk;
+        AddSequence(&batch, 15, {from, from + kChunk}, c == 0)->sample = c == kChunks - 1;
+        const StepResult result = RunStep(backend.get(), batch);
+        if (c == kChunks - 1) expected[i].push_back(result.sequences[0].sampled.token_id);
+      }
+    }
+    for (int step = 0; step + 1 < kSteps; ++step) {
+      const int p = kDecodes + step / kChunks, c = step % kChunks;
+      StepBatch batch;
+      for (int i = 0; i < kDecodes; ++i) {
+        StepSequence* s = AddSequence(&batch, i, {0}, false);
+        s->sample = s->token_on_device = true;
+      }
+      if (c == 0) {
+        ASSERT_TRUE(backend->ConfigureSlot(p, greedy).ok());
+      }
+      const auto from = prompts[p].begin() + c * kChunk;
+      AddSequence(&batch, p, {from, from + kChunk}, c == 0)->sample = c == kChunks - 1;
+      const StepResult result = RunStep(backend.get(), batch);
+      for (int i = 0; i < kDecodes; ++i) {
+        actual[i].push_back(result.sequences[i].sampled.token_id);
+      }
+      if (c == kChunks - 1) actual[p].push_back(result.sequences[kDecodes].sampled.token_id);
+    }
+    for (size_t i = 0; i < actual.size(); ++i) {
+      EXPECT_EQ(actual[i], expected[i]) << "sequence " << i << ", state " << Name(state);
+    }
+  }
+}
+
 TEST_F(CudaBackendTest, Fp8WeightsAreCloseToTheirOriginals) {
   const GoldenCase golden = LoadGolden("base");
   cudaDeviceProp properties;

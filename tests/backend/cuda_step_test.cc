@@ -85,6 +85,77 @@ TEST(BuildStepTest, ManyBansAreNotForAGraph) {
   EXPECT_EQ(plan.shape.bans.count, 8 * kGraphBansPerRow + 1);
 }
 
+// Steps of a load repeat each other's shape although numbers of sequences and tokens differ.
+TEST(BuildStepTest, DecodesBesidePromptsArePaddedToFewShapes) {
+  const std::vector<int32_t> ages(32, 3);
+  const StepContext context = {128, DType::kBF16, DType::kF16, ages, 0};
+  const auto build = [&](int decodes, std::vector<int> prompts, StepPlan* plan) {
+    StepBatch batch;
+    int slot = 0;
+    for (int i = 0; i < decodes; ++i) Add(&batch, slot++, {7})->sample = true;
+    for (const int tokens : prompts) {
+      StepSequence* s = Add(&batch, slot++, std::vector<int32_t>(tokens, 5));
+      s->reset_state = true;
+    }
+    batch.sequences[0].banned_token_ids = {1, 2};
+    BuildStep(batch, context, false, plan);
+  };
+  StepPlan a, b, c;
+  build(9, {20, 2, 3}, &a);
+  build(12, {10, 3, 2, 2}, &b);
+  build(17, {10, 3, 2, 2}, &c);
+  const StepShape& shape = a.shape;
+  EXPECT_TRUE(shape.mixed_graphable && b.shape.mixed_graphable && c.shape.mixed_graphable);
+  EXPECT_FALSE(shape.graphable);
+  EXPECT_EQ(MixedGraphKeyOf(shape), (MixedGraphKey{48, 16, 4, 16}));
+  EXPECT_EQ(MixedGraphKeyOf(b.shape), (MixedGraphKey{32, 16, 4, 16}));
+  EXPECT_EQ(MixedGraphKeyOf(c.shape), (MixedGraphKey{48, 32, 4, 32}));
+  EXPECT_EQ(shape.num_tokens, 34);
+  auto slots = Get<int32_t>(a, shape.decode_slots);
+  EXPECT_EQ(slots[8], 8);
+  EXPECT_EQ(slots[9], -1);
+  EXPECT_EQ(Get<int32_t>(a, shape.decode_rows)[15], 47);  // a row of padding
+  EXPECT_EQ(Get<int32_t>(a, shape.age_slots).size(), 20u);
+  EXPECT_EQ(Get<int32_t>(a, shape.age_slots)[12], -1);
+  const auto items = Get<cuda::PrefillItem>(a, shape.prefill_items);
+  EXPECT_EQ(items[2].num_tokens, 3);
+  EXPECT_EQ(items[3].num_tokens, 0);
+  const auto rows = Get<cuda::LogitRow>(a, shape.rows);
+  EXPECT_EQ(rows[8].slot, 8);
+  EXPECT_EQ(rows[9].slot, -1);
+  EXPECT_EQ(shape.bans.count, 16 * kGraphBansPerRow);
+  EXPECT_LE(a.bytes.size(), MaxStepBytes(48, 32));
+
+  build(9, {20, 2, 3}, &b);
+  EXPECT_EQ(a.bytes, b.bytes);
+  build(10, {20, 2, 3}, &b);  // another step of the same key has every array at the same place
+  EXPECT_EQ(MixedGraphKeyOf(b.shape), MixedGraphKeyOf(shape));
+  EXPECT_EQ(b.shape.bans.offset, shape.bans.offset);
+  EXPECT_EQ(b.bytes.size(), a.bytes.size());
+}
+
+TEST(BuildStepTest, NotEveryStepOfDecodesBesidePromptsIsForAGraph) {
+  const std::vector<int32_t> ages = {0, 0, 0, 4};
+  const StepContext context = {128, DType::kBF16, DType::kF16, ages, 0};
+  const auto graphable = [&](int prompt_slot, int tokens, bool score, bool sample) {
+    StepBatch batch;
+    StepSequence* s = Add(&batch, 0, {7});
+    s->sample = sample;
+    s = Add(&batch, prompt_slot, std::vector<int32_t>(tokens, 5));
+    s->score = score;
+    batch.score_targets.assign(batch.tokens.size(), score ? 1 : -1);
+    StepPlan plan;
+    BuildStep(batch, context, false, &plan);
+    return plan.shape.mixed_graphable;
+  };
+  EXPECT_TRUE(graphable(1, 6, false, true));
+  EXPECT_FALSE(graphable(1, 7, false, true));     // no row of padding for padded decodes
+  EXPECT_FALSE(graphable(1, 6, true, true));      // scores
+  EXPECT_FALSE(graphable(3, 6, false, true));     // its slot's ring is folded first
+  EXPECT_FALSE(graphable(1, 6, false, false));    // no logits
+  EXPECT_FALSE(graphable(1, 2000, false, true));  // cut into items
+}
+
 TEST(BuildStepTest, MixedBatchOfPrefillsDecodesAndScores) {
   StepBatch batch;
   Add(&batch, 3, {1, 2, 3})->sample = true;  // continues a slot whose ring holds tokens

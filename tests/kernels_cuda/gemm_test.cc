@@ -24,7 +24,8 @@ TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
   EXPECT_EQ(GemmTokenBucket(1), 8);
   EXPECT_EQ(GemmTokenBucket(9), 16);
   EXPECT_EQ(GemmTokenBucket(65), 128);
-  EXPECT_EQ(GemmTokenBucket(257), 384);
+  EXPECT_EQ(GemmTokenBucket(257), 320);
+  EXPECT_EQ(GemmTokenBucket(513), 640);
   EXPECT_EQ(GemmTokenBucket(1025), 1280);
   for (int64_t n = 1; n < 20000; n += 7) {
     EXPECT_GE(GemmTokenBucket(n), n);

@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(256)
     StoreFp8StatesKernel(const __grid_constant__ PrefillParams p) {
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
-  if (item.token_begin + item.num_tokens != item.sequence_end) return;
+  if (item.num_tokens == 0 || item.token_begin + item.num_tokens != item.sequence_end) return;
   const int K = p.head_dim, head = blockIdx.x, lane = threadIdx.x % 32;
   const int64_t slot_head = static_cast<int64_t>(item.slot) * p.num_heads + head;
   const float* from = static_cast<const float*>(p.workspace) +

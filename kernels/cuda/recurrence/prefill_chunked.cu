@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(ChunkShape<kPaddedK>::kThreads, kPaddedK == 25
   constexpr int kTilesOfV = kPaddedK / ChunkShape<kPaddedK>::kValues;
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
+  if (item.num_tokens == 0) return;
   if (kStateOnly && item.token_begin + item.num_tokens == item.sequence_end) return;
   if (static_cast<int>(blockIdx.x % kTilesOfV) * ChunkShape<kPaddedK>::kValues >= p.head_dim)
     return;
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(256) ScanItemsKernel(const __grid_constant__ P
   using Shape = ChunkShape<kPaddedK>;
   GridDependencyWait();
   PrefillItem item = p.items[blockIdx.y];
-  if (item.index != 0 || item.token_begin + item.num_tokens == item.sequence_end) return;
+  if (item.num_tokens == 0 || item.index != 0 || item.token_begin + item.num_tokens == item.sequence_end) return;
   const int64_t stride = WorkspaceStride(p.num_heads, p.head_dim);
   constexpr int kPerHead = kPaddedK * kPaddedK, kPerTile = kPaddedK * Shape::kValues;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;

@@ -73,6 +73,7 @@ __global__ void __launch_bounds__(kColumns* kSplit)
   __shared__ Stage<kSplit> stage;
   GridDependencyWait();
   const PrefillItem item = p.items[blockIdx.y];
+  if (item.num_tokens == 0) return;
   const int K = p.head_dim, tiles = (K + kColumns - 1) / kColumns;
   const int head = blockIdx.x / tiles, column0 = (blockIdx.x % tiles) * kColumns;
   const int column = threadIdx.x / kSplit, part = threadIdx.x % kSplit, v = column0 + column;

@@ -133,7 +133,7 @@ struct PrefillSequence {
 // at fixed token counts, never by what else is in the batch.
 struct PrefillItem {
   int32_t token_begin = 0;
-  int32_t num_tokens = 0;
+  int32_t num_tokens = 0;      // 0: padding, nothing is done
   int32_t sequence_begin = 0;  // token_begin of the sequence's first item
   int32_t sequence_end = 0;    // one past the last token of its last item
   int32_t slot = 0;

@@ -347,7 +347,6 @@ void BenchPrefill(int tokens, int prompts, DType activation, int closed_every,
     sequences.push_back({tokens / prompts * s, tokens / prompts, s, true});
   const PrefillPlan plan = PlanPrefill(sequences, kHeadDim, activation, DType::kF16);
   const DeviceMemory items = Upload(plan.items), o(static_cast<size_t>(tokens) * kD * element);
-  const DeviceMemory squares(static_cast<size_t>(tokens) * kD / 4);
   const DeviceMemory bound = Uniform<float>(kD, 0, 0.8f);
   const DeviceMemory workspace(PrefillWorkspaceBytes(plan.num_workspace_states, kHeads, kHeadDim));
   const DeviceMemory states(static_cast<size_t>(prompts) * kD * kHeadDim * 2);
@@ -357,7 +356,6 @@ void BenchPrefill(int tokens, int prompts, DType activation, int closed_every,
                                  PrefillParams p;
                                  p.qfi = inputs[i].data;
                                  p.o = o.data;
-                                 p.sum_squares = squares.as<float>();
                                  p.lower_bound = bound.as<float>();
                                  p.items = items.as<PrefillItem>();
                                  p.workspace = workspace.data;

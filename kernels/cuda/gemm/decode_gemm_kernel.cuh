@@ -442,14 +442,15 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
   }
 }
 
-// Everybody's sums and the tokens' scales are there.
-template <int kSplit>
-__device__ __forceinline__ void BlocksMeet(const cooperative_groups::cluster_group& cluster) {
-  if constexpr (kSplit > 1) {
-    cluster.sync();
-  } else {
-    __syncthreads();
-  }
+// Barriers of a block by number; 0 is __syncthreads.
+constexpr int kStagesRead = 1, kScalesThere = 2;
+template <int kBarrier, int kThreads>
+__device__ __forceinline__ void NamedSync() {
+  asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "n"(kThreads) : "memory");
+}
+template <int kBarrier, int kThreads>
+__device__ __forceinline__ void NamedArrive() {
+  asm volatile("bar.arrive %0, %1;" ::"n"(kBarrier), "n"(kThreads) : "memory");
 }
 
 // What happens to a thread's sums; with a split to everybody's sums of its part of the rows, which
@@ -508,7 +509,7 @@ __global__ void __launch_bounds__(Threads(kGroups), MayShare(kRows, kGroups, kEp
     Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums);
     GridDependencyWait();  // every thread: what it reads and writes from here on is others'
     if constexpr (kSplit > 1) {
-      asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");  // all are done with the stages
+      NamedSync<kStagesRead, kConsumers>();
       StorePartial<kRows>(sums, partial, kConsumers);
     }
     Output out = Output::Of<kRows, kSplit, kEpilogue>(p, place);
@@ -516,16 +517,20 @@ __global__ void __launch_bounds__(Threads(kGroups), MayShare(kRows, kGroups, kEp
     if constexpr (kEpilogue == GemmEpilogue::kResidual) {
       items.Load(p, out, 0);  // on their way before the sums are there
     }
-    BlocksMeet<kSplit>(cluster);
+    NamedSync<kScalesThere, kConsumers + 32>();
+    if constexpr (kSplit > 1) cluster.sync();  // everybody's sums are there
     out.Scale(token_scale);
     Finish<kGroups, kRows, kSplit, kEpilogue, kFp8>(p, out, cluster, place.split, sums, partial,
                                                     items);
   } else {
     GridDependencyWait();
     if (threadIdx.x == kConsumers) producer.Run();
-    if (threadIdx.x >= kConsumers + 32) TokenScales(p, place, token_scale);
+    if (threadIdx.x >= kConsumers + 32) {
+      TokenScales(p, place, token_scale);
+      NamedArrive<kScalesThere, kConsumers + 32>();
+    }
     __syncwarp();
-    BlocksMeet<kSplit>(cluster);
+    if constexpr (kSplit > 1) cluster.sync();
   }
   // A peer may still read this block's sums.
   if constexpr (kSplit > 1) {

@@ -16,6 +16,29 @@ bool ShareMultiprocessors(const DecodeGemmShape& s) {
   return s.blocks() > (s.split == 4 ? kMostAloneInFours : kMultiprocessors);
 }
 
+// Clocks that a block takes for its products and what a split adds, by shared memory's bandwidth
+// (128 bytes a clock): for 16 columns each warpgroup reads its tokens and all the rows, and what is
+// read has to be written first.
+int64_t BlockClocks(const DecodeGemmShape& s, int64_t k_blocks) {
+  const int64_t read = s.groups * 4 * (64 + s.row_tile) * 32,
+                written = (s.row_tile + s.groups * 64) * kBlockBytes,
+                exchange = s.split > 1 ? 1000 + 25 * s.row_tile : 0;
+  return CeilDiv(k_blocks, s.split) * (read + written) / 128 + exchange;
+}
+
+// Whether `a`, whose blocks have a multiprocessor each, is better than `b`, whose have too. One
+// tile of tokens, by measurement: no split, if that keeps two thirds of the multiprocessors busy;
+// else most blocks, for bytes from memory are what takes time. More tiles: fewest clocks.
+bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b, int64_t k_blocks) {
+  if (a.token_tiles > 1) return BlockClocks(a, k_blocks) < BlockClocks(b, k_blocks);
+  constexpr int kBusy = 88;
+  const auto is_whole = [](const DecodeGemmShape& s) {
+    return s.split == 1 && s.row_tile >= 64 && s.blocks() >= kBusy;
+  };
+  if (is_whole(a) != is_whole(b)) return is_whole(a);
+  return a.blocks() > b.blocks();
+}
+
 }  // namespace
 
 DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
@@ -51,20 +74,17 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   return shape;
 }
 
-// By measurement (docs/kernels/decode-gemm.md), of the cuts that give each block a multiprocessor
-// to itself: one without a split that keeps two thirds of them busy; else the one with most blocks
-// that leaves each enough columns; and of those the one with the largest tile.
+// The best of the cuts that give each block a multiprocessor to itself; if there are none, the
+// one of the fewest blocks. docs/kernels/decode-gemm.md
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
   const int groups = tokens <= 64 ? 1 : 2;
-  const bool one_token_tile = tokens <= groups * 64;
-  constexpr int kBusy = 88, kFewestKBlocks = 8;
+  constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
   DecodeGemmShape best;
-  int best_rank = 0;
   for (const int row_tile : {192, 128, 96, 64, 32}) {
     for (const int split : {1, 2, 4}) {
-      if (row_tile == 192 && (one_token_tile || split > 1)) continue;
+      if (row_tile == 192 && (tokens <= groups * 64 || split > 1)) continue;
       if (split > 1 && k_blocks < split * kFewestKBlocks) continue;
       if (split == 4 && groups > 1) continue;
       DecodeGemmShape s;
@@ -72,11 +92,11 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
       if (s.row_tile == 0) continue;
       const bool shares = ShareMultiprocessors(s);
-      const int rank = shares ? 1 : split == 1 && row_tile >= 64 && s.blocks() >= kBusy ? 3 : 2;
-      const bool better =
-          rank > best_rank ||
-          (rank == best_rank && (shares ? s.blocks() < best.blocks() : s.blocks() > best.blocks()));
-      if (better) best = s, best_rank = rank;
+      if (best.row_tile == 0 || (!shares && ShareMultiprocessors(best)) ||
+          (shares == ShareMultiprocessors(best) &&
+           (shares ? s.blocks() < best.blocks() : IsBetter(s, best, k_blocks)))) {
+        best = s;
+      }
     }
   }
   return best;
@@ -87,7 +107,7 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   if (tokens > kMaxDecodeGemmTokens) return false;
   const DecodeGemmShape s =
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
-  return s.row_tile > 0 && (s.token_tiles == 1 || !ShareMultiprocessors(s));
+  return s.row_tile > 0 && (s.token_tiles == 1 || s.blocks() <= 2 * kMultiprocessors);
 }
 
 }  // namespace hgrn2::cuda

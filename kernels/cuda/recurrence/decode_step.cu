@@ -311,6 +311,7 @@ cudaError_t LaunchDecodeStep(const DecodeStepParams& p, cudaStream_t stream) {
   if (p.batch == 0) return cudaSuccess;
   if (p.batch < 0 || p.batch > 65535 || p.num_heads <= 0 || p.head_dim < 16 || p.head_dim > 256 ||
       p.head_dim % 16 != 0 || p.ring.length > kMaxReplay || p.ring.phase < 0 ||
+      (p.sum_squares != nullptr && p.head_dim % kSumSquareGroup != 0) ||
       (replay && (p.ring.entries == nullptr || p.ring.age == nullptr)) ||
       (p.state.dtype == DType::kF8E4M3 && p.state.scales == nullptr))
     return cudaErrorInvalidValue;

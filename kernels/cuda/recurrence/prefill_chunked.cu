@@ -37,7 +37,9 @@ __global__ void __launch_bounds__(256) ScanItemsKernel(const __grid_constant__ P
   using Shape = ChunkShape<kPaddedK>;
   GridDependencyWait();
   PrefillItem item = p.items[blockIdx.y];
-  if (item.num_tokens == 0 || item.index != 0 || item.token_begin + item.num_tokens == item.sequence_end) return;
+  if (item.num_tokens == 0 || item.index != 0 ||
+      item.token_begin + item.num_tokens == item.sequence_end)
+    return;
   const int64_t stride = WorkspaceStride(p.num_heads, p.head_dim);
   constexpr int kPerHead = kPaddedK * kPaddedK, kPerTile = kPaddedK * Shape::kValues;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * 256 + threadIdx.x;

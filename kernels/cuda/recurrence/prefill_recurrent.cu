@@ -58,12 +58,6 @@ __device__ __forceinline__ void StoreStage(const PrefillParams& p, int token, in
     const int64_t to = static_cast<int64_t>(token + t) * d + head * K + v;
     const float x = o[t][at % kColumns];
     if (v < K) static_cast<float*>(p.o)[to] = x;
-    if (p.sum_squares == nullptr) continue;
-    float square = x * x;
-#pragma unroll
-    for (int offset = kSumSquareGroup / 2; offset > 0; offset /= 2)
-      square += __shfl_xor_sync(0xffffffffu, square, offset);
-    if (v < K && v % kSumSquareGroup == 0) p.sum_squares[to / kSumSquareGroup] = square;
   }
 }
 

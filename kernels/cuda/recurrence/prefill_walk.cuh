@@ -277,15 +277,11 @@ struct Walk {
       const int t = first + group + 8 * half;
       const float x[4] = {o[0][2 * half] * scale, o[0][2 * half + 1] * scale,
                           o[1][2 * half] * scale, o[1][2 * half + 1] * scale};
-      float square = x[0] * x[0] + x[1] * x[1] + x[2] * x[2] + x[3] * x[3];
-      square += __shfl_xor_sync(0xffffffffu, square, 1);
-      square += __shfl_xor_sync(0xffffffffu, square, 2);
       if (t >= item.num_tokens || v >= K) continue;
       const int64_t at = static_cast<int64_t>(item.token_begin + t) * d + head * K + v;
       bf16* out = static_cast<bf16*>(p.o) + at + pair;
       StorePair(out, x[0], x[1]);
       StorePair(out + 8, x[2], x[3]);
-      if (p.sum_squares != nullptr && pair == 0) p.sum_squares[at / kSumSquareGroup] = square;
     }
   }
 

@@ -20,8 +20,8 @@
 
 namespace hgrn2::cuda {
 
-// Sums of squares come in groups of this many consecutive channels, whatever the head dim, so that
-// their number and their order of summation never depend on a tile choice.
+// Sums of squares come in groups of this many consecutive channels, so that their number and their
+// order of summation never depend on a tile choice.
 inline constexpr int32_t kSumSquareGroup = 32;
 inline constexpr int32_t kMaxReplay = 32;
 
@@ -55,9 +55,10 @@ constexpr size_t ReplayRingBytes(int32_t slots, int32_t length, int32_t d, DType
 
 // q = swish(q); g = lb + (1 - lb) sigmoid(f); S = diag(g) S + (1 - g) i; o = K^-1/2 q^T S.
 struct DecodeStepParams {
-  const void* qfi = nullptr;           // [tokens][3d]: q | f | i, raw projections
-  void* o = nullptr;                   // [tokens][d], activation dtype
-  float* sum_squares = nullptr;        // [tokens][d / kSumSquareGroup] of o, or null
+  const void* qfi = nullptr;  // [tokens][3d]: q | f | i, raw projections
+  void* o = nullptr;          // [tokens][d], activation dtype
+  // [tokens][d / kSumSquareGroup] of o, or null; head_dim a multiple of kSumSquareGroup
+  float* sum_squares = nullptr;
   const float* lower_bound = nullptr;  // [d]
   const int32_t* slots = nullptr;      // [batch]; < 0: padding, o and sum_squares are zeroed
   const int32_t* token_rows =
@@ -168,7 +169,6 @@ int32_t MaxPrefillItems(int32_t max_tokens, int32_t max_sequences);
 struct PrefillParams {
   const void* qfi = nullptr;           // [tokens][3d]
   void* o = nullptr;                   // [tokens][d]
-  float* sum_squares = nullptr;        // [tokens][d / kSumSquareGroup] or null
   const float* lower_bound = nullptr;  // [d]
   const PrefillItem* items = nullptr;  // [num_items] on the device, PlanPrefill's
   void* workspace = nullptr;           // PrefillWorkspaceBytes(plan.num_workspace_states, ...)

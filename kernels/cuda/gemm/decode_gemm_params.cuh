@@ -1,0 +1,66 @@
+// What a launch of the product kernel is given, and where a block of it is.
+#pragma once
+
+#include <cuda.h>
+
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/gemm/decode_gemm.h"
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HGRN2_HAS_WGMMA 1
+#endif
+
+namespace hgrn2::cuda::gemm {
+
+constexpr int kBlockBytes = 128;  // columns of a k-block, in bytes: the width of the swizzle
+constexpr int kMaxStages = 16;
+
+struct KernelParams {
+  CUtensorMap weight;  // boxes of half a row tile, rows in the order of Quad
+  CUtensorMap x;       // boxes of a token tile
+  const float* weight_scale;
+  const float* x_scale;
+  const float* square_sums;
+  int num_square_sums;
+  float eps;
+  void* out;
+  int out_f32;
+  float* residual;
+  const float* next_norm;
+  float* square_sums_out;
+  int rows;
+  int half_rows;  // kSwiGlu: rows / 2; else 0
+  float cols;
+  int tokens;
+  int token_tiles;
+  int k_blocks;
+  int stages;
+};
+
+#ifdef HGRN2_HAS_WGMMA
+namespace {
+
+// Where a block is in the product: a cluster has a tile of rows and tokens, cut along the columns
+// into `split` blocks. Blocks with the same rows are neighbours: the second finds them in the L2
+// cache.
+struct Place {
+  int split;  // rank in the cluster
+  int row_tile;
+  int token0, tokens;
+  int first, count;  // k-blocks
+
+  __device__ Place(const KernelParams& p, int token_tile, int splits) {
+    split = blockIdx.x % splits;
+    const int tile = blockIdx.x / splits;
+    row_tile = tile / p.token_tiles;
+    token0 = tile % p.token_tiles * token_tile;
+    tokens = min(p.tokens - token0, token_tile);
+    first = split * p.k_blocks / splits;
+    count = (split + 1) * p.k_blocks / splits - first;
+  }
+};
+
+}  // namespace
+#endif  // HGRN2_HAS_WGMMA
+
+}  // namespace hgrn2::cuda::gemm

@@ -51,11 +51,12 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
       tokens < 1 || tokens > kMaxDecodeGemmTokens) {
     return {};
   }
-  // Blocks of a split finish as many sixteens of rows each, or sums of squares, or pairs of
-  // sixteens.
+  // A block of a split finishes whole sixteens of rows; with SwiGLU as many of gate as of up, with
+  // the residual whole sums of squares.
   const int unit = epilogue == GemmEpilogue::kStore ? 16 : 32;
   static_assert(kSquareSumRows == 32);
-  if (shape.split == 3 || shape.row_tile % (unit * shape.split) != 0) return {};
+  if (shape.split != 1 && shape.split != 2 && shape.split != 4) return {};
+  if (shape.row_tile % (unit * shape.split) != 0) return {};
   const int64_t k_blocks = CeilDiv(row_bytes, kBlockBytes);
   if (k_blocks < shape.split) return {};
   shape.row_tiles = static_cast<int>(CeilDiv(rows, shape.row_tile));

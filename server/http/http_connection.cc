@@ -43,7 +43,7 @@ class ConnectionResponder : public HttpResponder {
   }
 
   void Listen(std::shared_ptr<HttpStreamListener> listener) override {
-    connection_->Post([listener = std::move(listener)](HttpConnection& c) mutable {
+    connection_->Dispatch([listener = std::move(listener)](HttpConnection& c) mutable {
       c.Listen(std::move(listener));
     });
   }
@@ -171,7 +171,7 @@ void HttpConnection::TakeInput() {
   input_.erase(0, parser_->Feed(input_));
   switch (parser_->state()) {
     case HttpRequestParser::State::kComplete:
-      return Dispatch();
+      return Route();
     case HttpRequestParser::State::kFailed:
       return Refuse(parser_->error_status(), parser_->error());
     case HttpRequestParser::State::kBody:
@@ -191,7 +191,7 @@ void HttpConnection::OnBodyBegins() {
   Flush();
 }
 
-void HttpConnection::Dispatch() {
+void HttpConnection::Route() {
   Enter(Phase::kAnswering, std::chrono::milliseconds::max());
   HttpRequest request = std::move(parser_->mutable_request());
   parser_.emplace(Limits(options_));

@@ -2,6 +2,7 @@
 // http_connection.cc alone: Boost.Asio takes long to compile.
 #pragma once
 
+#include <boost/asio/dispatch.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <chrono>
@@ -40,6 +41,15 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
     boost::asio::post(thread_->context, [self = shared_from_this(),
                                          step = std::move(step)]() mutable { step(*self); });
   }
+  // The same, but at once if this is the I/O thread. What that thread posts to itself comes after
+  // what other threads post until its handler returns: a step that has to be ahead of theirs must
+  // not be posted.
+  template <typename Step>
+  void Dispatch(Step step) {
+    if (thread_->shared->stopping) return;
+    boost::asio::dispatch(thread_->context, [self = shared_from_this(),
+                                             step = std::move(step)]() mutable { step(*self); });
+  }
   // Steps of an answer.
   void Listen(std::shared_ptr<HttpStreamListener> listener);
   void SendWhole(HttpResponse response, const HttpHeaders& extra);
@@ -65,7 +75,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void OnPeerClosed();
   void TakeInput();
   void OnBodyBegins();
-  void Dispatch();
+  void Route();
   void Refuse(int status, std::string_view message);
   void AppendHead(const HttpResponse& response, const HttpHeaders& extra);
   void AppendPiece(std::string_view piece);

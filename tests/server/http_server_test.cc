@@ -66,6 +66,17 @@ class HttpServerTest : public ::testing::Test {
                  MutexLock lock(&mu_);
                  held_ = std::move(responder);
                });
+    router.Add("GET", "/early",
+               [this](const HttpRequest&, std::shared_ptr<HttpResponder> responder) {
+                 responder->Listen(listener_);
+                 std::thread([&responder] {
+                   HttpResponse head;
+                   head.body = "one ";
+                   responder->Begin(std::move(head));
+                 }).join();
+                 MutexLock lock(&mu_);
+                 held_ = std::move(responder);
+               });
     router.Add("GET", "/things/{name}", Immediately([](const HttpRequest& request) {
                  HttpResponse response;
                  response.body = PathTail("/things/{name}", request.path);
@@ -125,6 +136,19 @@ class HttpServerTest : public ::testing::Test {
   std::thread later_;
   std::unique_ptr<HttpServer> server_;
 };
+
+// Another thread may have begun to answer before the handler returns. The listener hears of that
+// piece too: a stream that waits for it would never go on.
+TEST_F(HttpServerTest, HearsOfWhatWasWrittenBeforeTheHandlerReturned) {
+  Start();
+  RawClient client(server_->port());
+  client.Send("GET /early HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  const auto responder = WaitForHeld();
+  EXPECT_TRUE(Eventually([this] { return listener_->written == 1; }));
+  responder->Write("two");
+  responder->Finish();
+  EXPECT_EQ(client.Read().body, "one two");
+}
 
 TEST_F(HttpServerTest, GetWithQuery) {
   Start();

@@ -222,6 +222,16 @@ absl::Status CudaBackend::LayersAndSampling(const StepShape& shape) {
   return forward_->SampleRows(shape, stream_);
 }
 
+absl::StatusOr<cudaGraph_t> CudaBackend::Capture(const std::function<absl::Status()>& step) {
+  CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+  const absl::Status status = step();
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+  RETURN_IF_ERROR(status);
+  CUDA_RETURN_IF_ERROR(ended);
+  return graph;
+}
+
 absl::Status CudaBackend::MixedStep() {
   MixedGraph& graph = mixed_graphs_[MixedGraphKeyOf(plan_.shape)];
   const bool captures = graph.exec == nullptr && graph.seen >= kSeenBeforeCapture &&
@@ -229,12 +239,8 @@ absl::Status CudaBackend::MixedStep() {
   ++graph.seen;
   if (captures) {
     ++num_mixed_graphs_;
-    CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-    const absl::Status status = LayersAndSampling(plan_.shape);
-    cudaGraph_t captured = nullptr;
-    const cudaError_t ended = cudaStreamEndCapture(stream_, &captured);
-    RETURN_IF_ERROR(status);
-    CUDA_RETURN_IF_ERROR(ended);
+    ASSIGN_OR_RETURN(const cudaGraph_t captured,
+                     Capture([&] { return LayersAndSampling(plan_.shape); }));
     const cudaError_t instantiated = cudaGraphInstantiate(&graph.exec, captured, 0);
     cudaGraphDestroy(captured);
     if (instantiated != cudaSuccess) {
@@ -259,12 +265,8 @@ absl::Status CudaBackend::CaptureGraph(int32_t batch) {
   RETURN_IF_ERROR(Upload(plan_));
   RETURN_IF_ERROR(DecodeGraph(plan_.shape, batch));
   CUDA_RETURN_IF_ERROR(cudaStreamSynchronize(stream_));
-  CUDA_RETURN_IF_ERROR(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-  const absl::Status status = DecodeGraph(plan_.shape, batch);
-  cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
-  RETURN_IF_ERROR(status);
-  CUDA_RETURN_IF_ERROR(ended);
+  ASSIGN_OR_RETURN(const cudaGraph_t graph,
+                   Capture([&] { return DecodeGraph(plan_.shape, batch); }));
   cudaGraphExec_t exec = nullptr;
   const cudaError_t instantiated = cudaGraphInstantiate(&exec, graph, 0);
   cudaGraphDestroy(graph);

@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -49,6 +50,8 @@ class CudaBackend final : public Backend {
   absl::Status CaptureGraph(int32_t batch);
   absl::Status DecodeGraph(const StepShape& shape, int32_t batch);
   absl::Status LayersAndSampling(const StepShape& shape);
+  // What `step` enqueues, instead of running it. The caller destroys it.
+  absl::StatusOr<cudaGraph_t> Capture(const std::function<absl::Status()>& step);
   // plan_'s step of decodes beside prompts: by its shape's graph, once the shape has come often
   // enough to be captured.
   absl::Status MixedStep();

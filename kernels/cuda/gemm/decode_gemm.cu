@@ -12,21 +12,27 @@ using EncodeFunction = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_
                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 EncodeFunction encode = nullptr;
 
-// Columns and sixteens of rows past the end read as zeros.
-bool MakeMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
-             CUtensorMap* map) {
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2)};
-  const cuuint32_t box[2] = {fp8 ? 128u : 64u, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-                const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+// Past the end of a dimension are zeros.
+bool MakeMap(const void* data, bool fp8, int dimensions, const cuuint64_t* sizes,
+             const cuuint64_t* strides, const cuuint32_t* box, CUtensorMap* map) {
+  constexpr cuuint32_t kSteps[5] = {1, 1, 1, 1, 1};
+  return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                static_cast<cuuint32_t>(dimensions), const_cast<void*>(data), sizes, strides, box,
+                kSteps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-// The same for weights, whose rows come in the order of wgmma's fragment (Quad): of sixteen, row
-// 4 q + 2 j + e is at 8 j + 2 q + e.
+bool MakeTokenMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
+                  CUtensorMap* map) {
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2)};
+  const cuuint32_t box[2] = {fp8 ? 128u : 64u, static_cast<cuuint32_t>(box_rows)};
+  return MakeMap(data, fp8, 2, sizes, strides, box, map);
+}
+
+// Rows come in the order of wgmma's fragment (Quad): of sixteen, row 4 q + 2 j + e is at
+// 8 j + 2 q + e.
 bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
                    CUtensorMap* map) {
   const auto row_bytes = static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2);
@@ -34,11 +40,7 @@ bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int b
                                static_cast<cuuint64_t>(rows / 16)};
   const cuuint64_t strides[4] = {row_bytes, row_bytes * 4, row_bytes * 2, row_bytes * 16};
   const cuuint32_t box[5] = {fp8 ? 128u : 64u, 2, 4, 2, static_cast<cuuint32_t>(box_rows / 16)};
-  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
-  return encode(map, fp8 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5,
-                const_cast<void*>(data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+  return MakeMap(data, fp8, 5, sizes, strides, box, map);
 }
 
 Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
@@ -109,7 +111,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   gemm::KernelParams p;
   if (kernel == nullptr ||
       !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
-      !gemm::MakeMap(q.x, q.tokens, w.cols, fp8, shape.groups * 64, &p.x)) {
+      !gemm::MakeTokenMap(q.x, q.tokens, w.cols, fp8, shape.groups * 64, &p.x)) {
     return cudaErrorInvalidValue;
   }
   p.weight_scale = fp8 ? w.scale : nullptr;

@@ -127,6 +127,40 @@ __device__ __forceinline__ void TensorLoadRows(uint32_t shared, const void* map,
       : "memory");
 #endif
 }
+// Copies shared memory to the same place as `to` in block `rank` of the cluster; completes on that
+// block's barrier at the same place as `bar`. SentRead: when this block's bytes have been read.
+__device__ __forceinline__ void SendToPeer(const void* to, const void* from, uint32_t bytes,
+                                           uint32_t bar, uint32_t rank) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there, done;\n"
+      "mapa.shared::cluster.u32 there, %0, %4;\n"
+      "mapa.shared::cluster.u32 done, %3, %4;\n"
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes "
+      "[there], [%1], %2, [done];\n"
+      "}\n" ::"r"(SharedAddress(to)),
+      "r"(SharedAddress(from)), "r"(bytes), "r"(bar), "r"(rank)
+      : "memory");
+#endif
+}
+__device__ __forceinline__ void SentRead() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
+#endif
+}
+// Every thread of a cluster arrives once, then waits once, aligned by warps; orders no memory but
+// initialised mbarriers behind MbarrierInitFence.
+__device__ __forceinline__ void ClusterArrive() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void ClusterWait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
 // Orders this thread's ordinary accesses to shared memory before later ones of the copy engine.
 __device__ __forceinline__ void AsyncProxyFence() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -34,14 +34,23 @@ std::vector<Case> Cases(GemmEpilogue epilogue) {
                              {128, 256, 960},  {96, 128, 4096},  {100, 1024, 192}, {32, 512, 1088},
                              {128, 640, 1280}, {33, 320, 448},   {100, 6144, 256}, {128, 512, 2048},
                              {17, 224, 208},   {80, 1600, 528},  {64, 1056, 2560}, {256, 640, 1280},
-                             {192, 2048, 704}, {129, 352, 4096}, {250, 6144, 192}};
+                             {192, 2048, 704}, {129, 352, 4096}, {250, 6144, 192}, {257, 640, 1280},
+                             {384, 2048, 704}, {300, 352, 4096}};
+  // More tiles than multiprocessors: two blocks on each.
+  if (epilogue != GemmEpilogue::kResidual) {
+    cases.push_back({50, 20000, 144}), cases.push_back({100, 20000, 144});
+  }
   for (const int row_tile : {32, 64, 96, 128, 192}) {
     for (const int split : {1, 2, 4}) {
       if (row_tile % (split * (epilogue == GemmEpilogue::kStore ? 16 : 32)) != 0) continue;
+      if (row_tile == 192 && (split > 1 || epilogue == GemmEpilogue::kResidual)) continue;
       for (const int stages : {0, 2}) {
         cases.push_back({31, 416, 1408, Tile(row_tile, 64, split, stages)});
         cases.push_back({100, 608, 528, Tile(row_tile, 128, split, stages)});
         cases.push_back({200, 608, 1040, Tile(row_tile, 128, split, stages)});
+        if ((row_tile % 96 == 0 && split == 1) || (row_tile == 64 && split < 4)) {
+          cases.push_back({330, 608, 1040, Tile(row_tile, 192, split, stages)});
+        }
       }
     }
   }
@@ -232,7 +241,7 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
 
 // A token's bits depend on the bucket alone, not on the tokens beside it.
 TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
-  for (const int tokens : {64, 128, 256}) {
+  for (const int tokens : {64, 128, 256, 384}) {
     const Case c = {tokens, 640, 1280};
     Problem problem(c, fp8());
     DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);

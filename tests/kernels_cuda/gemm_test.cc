@@ -36,7 +36,7 @@ TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
 TEST(ChooseDecodeGemmTest, FitsTheDevice) {
   for (const int64_t rows : {16, 64, 128, 320, 2048, 2560, 6144, 11264, 13824, 32000, 262144}) {
     for (const int64_t cols : {64, 192, 256, 2048, 5632, 6912}) {
-      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 192, 256}) {
+      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384}) {
         for (const GemmEpilogue epilogue :
              {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
           for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
@@ -65,7 +65,7 @@ TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
   EXPECT_EQ(tile(112, 2048, 1, DType::kBF16, GemmEpilogue::kSwiGlu), 0);
   EXPECT_EQ(tile(128, 2004, 1, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2008, 1, DType::kF8E4M3, GemmEpilogue::kStore), 0);
-  EXPECT_EQ(tile(128, 2048, 257, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 385, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 0, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
@@ -78,7 +78,8 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
     EXPECT_TRUE(prefers(6144, 2048, 8, type));
     EXPECT_TRUE(prefers(6144, 2048, 64, type));
     EXPECT_TRUE(prefers(6144, 2048, 128, type));
-    EXPECT_FALSE(prefers(2048, 5632, 257, type));
+    EXPECT_TRUE(prefers(2048, 5632, 257, type));
+    EXPECT_FALSE(prefers(2048, 5632, 385, type));
     EXPECT_FALSE(prefers(2048, 2046, 8, type));
   }
   EXPECT_FALSE(prefers(2048, 2048, 8, DType::kF32));

@@ -75,7 +75,7 @@ cudaError_t InitDecodeGemm() {
       cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
   if (major != 9) return cudaErrorNotSupported;
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
-  for (const int groups : {1, 2}) {
+  for (const int groups : {1, 2, 3}) {
     for (const int row_tile : {32, 64, 96, 128, 192}) {
       for (const bool fp8 : {false, true}) {
         for (const int split : {1, 2, 4}) {
@@ -83,10 +83,13 @@ cudaError_t InitDecodeGemm() {
                {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
             DecodeGemmShape shape;
             shape.groups = groups, shape.row_tile = row_tile, shape.split = split;
-            const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, epilogue);
-            if (kernel == nullptr) continue;
-            HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-                kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+            for (const bool share : {false, true}) {
+              shape.share = share;
+              const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, epilogue);
+              if (kernel == nullptr) continue;
+              HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
+                  kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+            }
           }
         }
       }
@@ -131,6 +134,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.token_tiles = shape.token_tiles;
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
+  p.received = shape.received;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
   config.blockDim = dim3(static_cast<unsigned>(gemm::Threads(shape.groups)));

@@ -13,7 +13,7 @@
 
 namespace hgrn2::cuda {
 
-inline constexpr int32_t kMaxDecodeGemmTokens = 256;
+inline constexpr int32_t kMaxDecodeGemmTokens = 384;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
 
@@ -26,19 +26,21 @@ enum class GemmEpilogue {
 
 // How a product is cut into blocks.
 struct DecodeGemmShape {
-  int row_tile = 0;  // weight rows of a block: 32, 64, 96, 128 or 192; 0: not supported
-  int groups = 1;    // warpgroups of 64 tokens of a block: 1 or 2
-  int split = 1;     // 1, 2 or 4 blocks that share a tile, each with a part of the columns
-  int stages = 0;    // before CompleteDecodeGemm: the most there may be; 0: its choice
+  int row_tile = 0;    // weight rows of a block: 32, 64, 96, 128 or 192; 0: not supported
+  int groups = 1;      // warpgroups of 64 tokens of a block: 1, 2 or 3
+  int split = 1;       // 1, 2 or 4 blocks that share a tile, each with a part of the columns
+  bool share = false;  // two blocks a multiprocessor
+  int stages = 0;      // before CompleteDecodeGemm: the most there may be; 0: its choice
   int row_tiles = 0;
   int token_tiles = 0;
   size_t shared_bytes = 0;
+  int received = 0;  // bytes from the first stage to what the other blocks of a split send
 
   int blocks() const { return row_tiles * token_tiles * split; }
 };
-// Whether a multiprocessor's registers suffice for two blocks.
-constexpr bool MayShare(int row_tile, int groups, GemmEpilogue epilogue) {
-  return row_tile <= (epilogue == GemmEpilogue::kResidual && groups > 1 ? 64 : 128);
+// Whether there is an instance of which two blocks fit a multiprocessor.
+constexpr bool MayShare(int row_tile, int groups, int split, GemmEpilogue epilogue) {
+  return groups < 3 && row_tile == 128 && split == 1 && epilogue != GemmEpilogue::kResidual;
 }
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,

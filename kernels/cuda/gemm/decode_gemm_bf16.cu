@@ -4,8 +4,15 @@ namespace hgrn2::cuda::gemm {
 
 template <>
 Kernel KernelFor<false>(const DecodeGemmShape& s, GemmEpilogue epilogue) {
-  return s.groups == 1 ? KernelOf<1, false>(s.row_tile, s.split, epilogue)
-                       : KernelOf<2, false>(s.row_tile, s.split, epilogue);
+  switch (s.groups) {
+    case 1:
+      return KernelOf<1, false>(s, epilogue);
+    case 2:
+      return KernelOf<2, false>(s, epilogue);
+    case 3:
+      return KernelOf<3, false>(s, epilogue);
+  }
+  return nullptr;
 }
 
 }  // namespace hgrn2::cuda::gemm

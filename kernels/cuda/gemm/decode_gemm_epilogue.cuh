@@ -1,69 +1,70 @@
 // What the product kernel does with its sums: docs/kernels/decode-gemm.md.
 #pragma once
 
-#include <cooperative_groups.h>
-
+#include "kernels/cuda/async.cuh"
 #include "kernels/cuda/gemm/decode_gemm_params.cuh"
 
 #ifdef HGRN2_HAS_WGMMA
 namespace hgrn2::cuda::gemm {
 namespace {
 
-// What a token's sums are multiplied by. One warp's work, beside the products: four lanes a token,
-// of four groups of tokens at a time, so that 8 KB are on their way before the first is added.
-__device__ __forceinline__ void TokenScales(const KernelParams& p, const Place& place,
-                                            float* scales) {
-  constexpr int kTokens = 8, kGroups = 4, kBatch = 4;
-  const int lane = threadIdx.x % 32, side = lane % 4, parts = p.num_square_sums;
-#pragma unroll 1
-  for (int base = 0; base < place.tokens; base += kTokens * kGroups) {
-    float sum[kGroups] = {}, scale[kGroups];
-    int64_t token[kGroups];
+// A thread's tokens, of the block's: two, which four lanes share.
+__device__ __forceinline__ int TokenOf(int h) {
+  return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4 + h * 8;
+}
+
+// What a token's sums are multiplied by, from partial sums of squares. They are asked for before
+// the products and added up behind them: a lane has every fourth quad of its tokens' sums,
+// kPrefetch of them from the start.
+template <int kPrefetch>
+struct TokenScales {
+  float4 v[2][kPrefetch > 0 ? kPrefetch : 1];
+  float scale[2];
+
+  static __device__ __forceinline__ int64_t Row(const Place& place, int h) {
+    return place.token0 + min(TokenOf(h), place.tokens - 1);
+  }
+  __device__ __forceinline__ void Load(const KernelParams& p, const Place& place) {
+    const int side = threadIdx.x % 4, parts = p.num_square_sums;
+    const bool quads = p.square_sums != nullptr && parts % 4 == 0;
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      token[g] = place.token0 + min(base + g * kTokens + lane / 4, place.tokens - 1);
-      scale[g] = p.x_scale ? p.x_scale[token[g]] : 1.0f;
-    }
-    if (p.square_sums && parts % 4 != 0) {
-#pragma unroll 1
-      for (int part = side; part < parts; part += 4) {
+    for (int h = 0; h < 2; ++h) {
+      const int64_t token = Row(place, h);
+      scale[h] = p.x_scale ? p.x_scale[token] : 1.0f;
+      const float* sums = p.square_sums + token * parts;
 #pragma unroll
-        for (int g = 0; g < kGroups; ++g) sum[g] += p.square_sums[token[g] * parts + part];
+      for (int i = 0; i < kPrefetch; ++i) {
+        const int part = (i * 4 + side) * 4;
+        v[h][i] = quads && part < parts ? *reinterpret_cast<const float4*>(sums + part)
+                                        : make_float4(0, 0, 0, 0);
       }
-    } else if (p.square_sums) {
-#pragma unroll 1
-      for (int first = side * 4; first < parts; first += kBatch * 16) {
-        float4 v[kGroups][kBatch];
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-          for (int i = 0; i < kBatch; ++i) {
-            const int part = first + i * 16;
-            v[g][i] =
-                part < parts
-                    ? *reinterpret_cast<const float4*>(p.square_sums + token[g] * parts + part)
-                    : make_float4(0, 0, 0, 0);
-          }
-        }
-#pragma unroll
-        for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-          for (int i = 0; i < kBatch; ++i) {
-            sum[g] += (v[g][i].x + v[g][i].y) + (v[g][i].z + v[g][i].w);
-          }
-        }
-      }
-    }
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      const int t = base + g * kTokens + lane / 4;
-      sum[g] += __shfl_xor_sync(0xffffffffu, sum[g], 1);
-      sum[g] += __shfl_xor_sync(0xffffffffu, sum[g], 2);
-      if (p.square_sums) scale[g] *= rsqrtf(sum[g] / p.cols + p.eps);
-      if (side == 0 && t < place.tokens) scales[t] = scale[g];
     }
   }
-}
+  __device__ __forceinline__ void Finish(const KernelParams& p, const Place& place) {
+    if (p.square_sums == nullptr) return;
+    const int side = threadIdx.x % 4, parts = p.num_square_sums;
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kPrefetch; ++i) sum += (v[h][i].x + v[h][i].y) + (v[h][i].z + v[h][i].w);
+      const float* sums = p.square_sums + Row(place, h) * parts;
+      if (parts % 4 != 0) {
+#pragma unroll 1
+        for (int part = side; part < parts; part += 4) sum += sums[part];
+      } else {
+#pragma unroll 4
+        for (int part = (kPrefetch * 4 + side) * 4; part < parts; part += 16) {
+          const float4 more = *reinterpret_cast<const float4*>(sums + part);
+          sum += (more.x + more.y) + (more.z + more.w);
+        }
+      }
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      scale[h] *= rsqrtf(sum / p.cols + p.eps);
+    }
+  }
+};
 
 __device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
   const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y),
@@ -95,54 +96,78 @@ __device__ __forceinline__ void AddTo(float4& sum, const float4& v) {
   sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
 }
 
-// Every block's sums in its shared memory, [quad][thread]: each thread meets its like in the other
-// blocks at the same place.
-template <int kRows>
-__device__ __forceinline__ void StorePartial(const float (&sums)[kRows / 2], float4* partial,
-                                             int consumers) {
-#pragma unroll
-  for (int i = 0; i < kRows / 8; ++i) {
-    partial[i * consumers + threadIdx.x] = Quad<kRows>(sums, i / 2, i % 2);
-  }
-}
-// Parts are added in the order of their ranks.
+// Blocks of a split send each other the sums that the other finishes: every thread its like's, by
+// the copy engine, a warp at a time. `sent` and `received`: [block][warp][quad][lane], the block's
+// own part beside what it sends, the senders' in the order of their ranks.
 template <int kConsumers, int kRows, int kSplit, int kParts>
-__device__ __forceinline__ void Collect(const cooperative_groups::cluster_group& cluster,
-                                        float4* partial, int rank,
-                                        Finished<kRows, kSplit, kParts>& finished) {
+struct Exchange {
   using F = Finished<kRows, kSplit, kParts>;
+  static constexpr int kQuads = kRows / 8 / kSplit, kWarps = kConsumers / 32,
+                       kWarpBytes = kQuads * 32 * 16;
+
+  float4* sent;
+  float4* received;
+  uint32_t bar;  // of the warp
+  int rank;
+
+  // Where the sums of `block` (a rank, or one of those received) begin for this thread.
+  static __device__ __forceinline__ float4* At(float4* base, int block) {
+    return base + (block * kWarps + static_cast<int>(threadIdx.x) / 32) * kQuads * 32 +
+           threadIdx.x % 32;
+  }
+  __device__ __forceinline__ void Send(const float (&sums)[kRows / 2]) const {
 #pragma unroll
-  for (int s = 0; s < kSplit; ++s) {
-    const float4* theirs = cluster.map_shared_rank(partial, s) + threadIdx.x;
+    for (int s = 0; s < kSplit; ++s) {
 #pragma unroll
-    for (int part = 0; part < kParts; ++part) {
+      for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-      for (int i = 0; i < F::kSixteens * 2; ++i) {
-        const int quad = (part * (kRows / 16 / kParts) + rank * F::kSixteens) * 2 + i;
-        const float4 v = theirs[quad * kConsumers];
-        float4& sum = finished.v[part][i / 2][i % 2];
-        if (s == 0) {
-          sum = v;
-        } else {
-          AddTo(sum, v);
+        for (int i = 0; i < F::kSixteens * 2; ++i) {
+          const int quad = (part * (kRows / 16 / kParts) + s * F::kSixteens) * 2 + i;
+          At(sent, s)[(part * F::kSixteens * 2 + i) * 32] = Quad<kRows>(sums, quad / 2, quad % 2);
+        }
+      }
+    }
+    AsyncProxyFence();
+    __syncwarp();
+    if (threadIdx.x % 32 != 0) return;
+    MbarrierExpect(bar, (kSplit - 1) * kWarpBytes);
+    for (int s = 0; s < kSplit; ++s) {
+      if (s != rank) {
+        SendToPeer(At(received, rank < s ? rank : rank - 1), At(sent, s), kWarpBytes, bar, s);
+      }
+    }
+  }
+  // Parts are added in the order of their ranks.
+  __device__ __forceinline__ void Receive(F& finished) const {
+    MbarrierWait(bar, 0);
+#pragma unroll
+    for (int s = 0; s < kSplit; ++s) {
+      const float4* theirs = s == rank ? At(sent, s) : At(received, s < rank ? s : s - 1);
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+        for (int i = 0; i < F::kSixteens * 2; ++i) {
+          const float4 v = theirs[(part * F::kSixteens * 2 + i) * 32];
+          float4& sum = finished.v[part][i / 2][i % 2];
+          if (s == 0) {
+            sum = v;
+          } else {
+            AddTo(sum, v);
+          }
         }
       }
     }
   }
-}
+};
 
 // Where a thread's first quads go: a row of its tile (or of its half) and two tokens.
 struct Output {
   int row;
   bool has[2];  // the token is not past the end
-  float scale[2];
   void* out[2];
   float* residual[2];
   float* squares[2];
 
-  static __device__ __forceinline__ int Token(int h) {  // of the block
-    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + h * 8;
-  }
   template <int kRows, int kSplit, GemmEpilogue kEpilogue>
   static __device__ __forceinline__ Output Of(const KernelParams& p, const Place& place) {
     constexpr bool kSwiGlu = kEpilogue == GemmEpilogue::kSwiGlu;
@@ -153,18 +178,14 @@ struct Output {
             static_cast<int>(threadIdx.x) % 4 * 4;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      o.has[h] = Token(h) < place.tokens;
-      const int64_t token = place.token0 + Token(h), at = token * width + o.row;
+      o.has[h] = TokenOf(h) < place.tokens;
+      const int64_t token = place.token0 + TokenOf(h), at = token * width + o.row;
       o.out[h] = static_cast<char*>(p.out) + at * (p.out_f32 ? 4 : 2);
       o.residual[h] = p.residual + at;
       o.squares[h] =
           p.square_sums_out + token * CeilDiv(p.rows, kSquareSumRows) + o.row / kSquareSumRows;
     }
     return o;
-  }
-  __device__ __forceinline__ void Scale(const float* token_scale) {
-#pragma unroll
-    for (int h = 0; h < 2; ++h) scale[h] = token_scale[Token(h)];
   }
 };
 
@@ -179,6 +200,7 @@ __device__ __forceinline__ float4 WeightScale(const KernelParams& p, int row, bo
 
 template <bool kFp8, int kRows, int kSplit>
 __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& out,
+                                          const float (&scale)[2],
                                           const Finished<kRows, kSplit, 1>& finished) {
 #pragma unroll
   for (int a = 0; a < finished.kSixteens; ++a) {
@@ -188,7 +210,7 @@ __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& o
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (!out.has[h]) continue;
-      const float4 v = Scaled(finished.v[0][a][h], out.scale[h], weight);
+      const float4 v = Scaled(finished.v[0][a][h], scale[h], weight);
       if (p.out_f32) {
         *reinterpret_cast<float4*>(static_cast<float*>(out.out[h]) + a * 16) = v;
       } else {
@@ -202,6 +224,7 @@ __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f 
 
 template <bool kFp8, int kRows, int kSplit>
 __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output& out,
+                                            const float (&scale)[2],
                                             const Finished<kRows, kSplit, 2>& finished) {
 #pragma unroll
   for (int a = 0; a < finished.kSixteens; ++a) {
@@ -211,8 +234,8 @@ __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output&
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (!out.has[h]) continue;
-      const float4 g = Scaled(finished.v[0][a][h], out.scale[h], gate);
-      const float4 u = Scaled(finished.v[1][a][h], out.scale[h], up);
+      const float4 g = Scaled(finished.v[0][a][h], scale[h], gate);
+      const float4 u = Scaled(finished.v[1][a][h], scale[h], up);
       Store4(
           static_cast<__nv_bfloat16*>(out.out[h]) + a * 16,
           {FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z, FastSwish(g.w) * u.w});
@@ -240,6 +263,7 @@ struct ResidualItems {
 // x += sums, and what the next product needs: x times its norm's weight, sums of 32 squares.
 template <bool kFp8, int kRows, int kSplit>
 __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Output& out,
+                                              const float (&scale)[2],
                                               const Finished<kRows, kSplit, 1>& finished,
                                               ResidualItems& items) {
   static_assert(kSquareSumRows == 32);
@@ -257,7 +281,7 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
       for (int h = 0; h < 2; ++h) {
         if (!out.has[h]) continue;
         float4 x = items.x[i][h];
-        AddTo(x, Scaled(finished.v[0][a][h], out.scale[h], weight));
+        AddTo(x, Scaled(finished.v[0][a][h], scale[h], weight));
         *reinterpret_cast<float4*>(out.residual[h] + a * 16) = x;
         square[h] += (x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w);
         if (p.next_norm) {
@@ -277,29 +301,17 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
   }
 }
 
-// What happens to a thread's sums; with a split to everybody's sums of its part of the rows, which
-// are in the blocks' shared memory.
-template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
+// What happens to a thread's finished sums.
+template <int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8, typename F>
 __device__ __forceinline__ void Finish(const KernelParams& p, const Output& out,
-                                       const cooperative_groups::cluster_group& cluster, int rank,
-                                       const float (&sums)[kRows / 2], float4* partial,
+                                       const float (&scale)[2], const F& finished,
                                        ResidualItems& items) {
-  Finished<kRows, kSplit, kEpilogue == GemmEpilogue::kSwiGlu ? 2 : 1> finished;
-  if constexpr (kSplit == 1) {
-#pragma unroll
-    for (int i = 0; i < kRows / 8; ++i) {
-      finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
-          Quad<kRows>(sums, i / 2, i % 2);
-    }
-  } else {
-    Collect<kGroups * 128>(cluster, partial, rank, finished);
-  }
   if constexpr (kEpilogue == GemmEpilogue::kResidual) {
-    AddToResidual<kFp8>(p, out, finished, items);
+    AddToResidual<kFp8>(p, out, scale, finished, items);
   } else if constexpr (kEpilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu<kFp8>(p, out, finished);
+    StoreSwiGlu<kFp8>(p, out, scale, finished);
   } else {
-    StoreSums<kFp8>(p, out, finished);
+    StoreSums<kFp8>(p, out, scale, finished);
   }
 }
 

@@ -2,8 +2,6 @@
 // that they compile in parallel; decode_gemm.cu has the host's part.
 #pragma once
 
-#include <cooperative_groups.h>
-
 #include "kernels/cuda/async.cuh"
 #include "kernels/cuda/gemm/decode_gemm_epilogue.cuh"
 #include "kernels/cuda/gemm/decode_gemm_params.cuh"
@@ -13,8 +11,8 @@ namespace hgrn2::cuda::gemm {
 
 using Kernel = void (*)(KernelParams);
 
-// Warpgroups of 64 tokens, a warp that issues copies and one that adds up the norms.
-constexpr int Threads(int groups) { return groups * 128 + 64; }
+// Warpgroups of 64 tokens and a warp that issues copies.
+constexpr int Threads(int groups) { return groups * 128 + 32; }
 
 // The instance for a cut, null if there is none. decode_gemm_{bf16,fp8}.cu
 template <bool kFp8>
@@ -25,6 +23,7 @@ namespace {
 struct Barriers {
   uint64_t full[kMaxStages];
   uint64_t empty[kMaxStages];
+  uint64_t received[12];  // by warp: the sums of a split's other blocks
 };
 
 #ifdef HGRN2_HAS_WGMMA
@@ -55,6 +54,7 @@ struct Producer {
       MbarrierInit(Full(s), 1);
       MbarrierInit(SharedAddress(&barriers.empty[s]), kGroups);
     }
+    for (uint64_t& bar : barriers.received) MbarrierInit(SharedAddress(&bar), 1);
     MbarrierInitFence();
     AsyncProxyFence();
   }
@@ -124,32 +124,32 @@ __device__ void Multiply(const KernelParams& p, const Place& place, uint32_t sta
     asm volatile("" : "+f"(sums[j])::"memory");  // not read earlier
 }
 
-// Barriers of a block by number; 0 is __syncthreads.
-constexpr int kStagesRead = 1, kScalesThere = 2;
-template <int kBarrier, int kThreads>
-__device__ __forceinline__ void NamedSync() {
-  asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "n"(kThreads) : "memory");
+// Barrier of the warps that multiply: 0 is __syncthreads.
+template <int kThreads>
+__device__ __forceinline__ void ConsumersSync() {
+  asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory");
 }
-template <int kBarrier, int kThreads>
-__device__ __forceinline__ void NamedArrive() {
-  asm volatile("bar.arrive %0, %1;" ::"n"(kBarrier), "n"(kThreads) : "memory");
+
+// How many of a lane's quads of sums of squares wait in registers while products are added up: 80
+// sums (d = 2560) in five, 64 in four. Two blocks a multiprocessor have 96 registers a thread,
+// three warpgroups 128.
+constexpr int Prefetch(int groups, int rows, bool share) {
+  return share ? 0 : groups < 3 ? 5 : rows < 192 ? 4 : 1;
 }
 
 #endif  // HGRN2_HAS_WGMMA
 
 // Block s of a split multiplies the s-th part of the columns, then finishes the s-th part of the
 // tile's rows with everybody's sums.
-template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
-__global__ void __launch_bounds__(Threads(kGroups), MayShare(kRows, kGroups, kEpilogue) ? 2 : 1)
+template <int kGroups, int kRows, int kSplit, bool kShare, GemmEpilogue kEpilogue, bool kFp8>
+__global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
     DecodeGemmKernel(const __grid_constant__ KernelParams p) {
 #ifdef HGRN2_HAS_WGMMA
-  constexpr int kConsumers = kGroups * 128;
+  constexpr int kConsumers = kGroups * 128, kParts = kEpilogue == GemmEpilogue::kSwiGlu ? 2 : 1;
   extern __shared__ uint8_t raw[];
   __shared__ Barriers barriers;
-  __shared__ float token_scale[kGroups * 64];
   uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
   const uint32_t stages = SharedAddress(aligned);
-  const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
   const Place place(p, kGroups * 64, kSplit);
   const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers};
   GridDependencyLaunch();
@@ -158,86 +158,104 @@ __global__ void __launch_bounds__(Threads(kGroups), MayShare(kRows, kGroups, kEp
     producer.Begin();
   }
   __syncthreads();
-  float4* partial = reinterpret_cast<float4*>(aligned);
+  if constexpr (kSplit > 1) ClusterArrive();
   if (threadIdx.x < kConsumers) {
+    const Output output = Output::Of<kRows, kSplit, kEpilogue>(p, place);
+    TokenScales<Prefetch(kGroups, kRows, kShare)> scales;
+    ResidualItems items;
+    // When the first tokens are there, so is everything else that the kernels ahead have written.
+    MbarrierWait(producer.Full(0), 0);
+    GridDependencyWait();
+    scales.Load(p, place);
+    if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
     float sums[kRows / 2];
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
     Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums);
-    GridDependencyWait();  // every thread: what it reads and writes from here on is others'
+    Finished<kRows, kSplit, kParts> finished;
     if constexpr (kSplit > 1) {
-      NamedSync<kStagesRead, kConsumers>();
-      StorePartial<kRows>(sums, partial, kConsumers);
+      const Exchange<kConsumers, kRows, kSplit, kParts> exchange = {
+          reinterpret_cast<float4*>(aligned), reinterpret_cast<float4*>(aligned + p.received),
+          SharedAddress(&barriers.received[threadIdx.x / 32]), place.split};
+      ConsumersSync<kConsumers>();  // nobody reads the stages any more
+      ClusterWait();                // the others' barriers exist
+      exchange.Send(sums);
+      scales.Finish(p, place);
+      exchange.Receive(finished);
+    } else {
+      scales.Finish(p, place);
+#pragma unroll
+      for (int i = 0; i < kRows / 8; ++i) {
+        finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
+            Quad<kRows>(sums, i / 2, i % 2);
+      }
     }
-    Output out = Output::Of<kRows, kSplit, kEpilogue>(p, place);
-    ResidualItems items;
-    if constexpr (kEpilogue == GemmEpilogue::kResidual) {
-      items.Load(p, out, 0);  // on their way before the sums are there
-    }
-    NamedSync<kScalesThere, kConsumers + 32>();
-    if constexpr (kSplit > 1) cluster.sync();  // everybody's sums are there
-    out.Scale(token_scale);
-    Finish<kGroups, kRows, kSplit, kEpilogue, kFp8>(p, out, cluster, place.split, sums, partial,
-                                                    items);
+    Finish<kRows, kSplit, kEpilogue, kFp8>(p, output, scales.scale, finished, items);
+    if constexpr (kSplit > 1) SentRead();
   } else {
     GridDependencyWait();
     if (threadIdx.x == kConsumers) producer.Run();
-    if (threadIdx.x >= kConsumers + 32) {
-      TokenScales(p, place, token_scale);
-      NamedArrive<kScalesThere, kConsumers + 32>();
-    }
     __syncwarp();
-    if constexpr (kSplit > 1) cluster.sync();
-  }
-  // A peer may still read this block's sums.
-  if constexpr (kSplit > 1) {
-    asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
+    if constexpr (kSplit > 1) ClusterWait();
   }
 #endif
 }
 
-template <int kGroups, int kRows, int kSplit, bool kFp8>
-Kernel KernelOf(GemmEpilogue epilogue) {
-  if constexpr (kRows / 32 % kSplit == 0) {
-    if (epilogue == GemmEpilogue::kResidual) {
-      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kResidual, kFp8>;
-    }
-    if (epilogue == GemmEpilogue::kSwiGlu) {
-      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kSwiGlu, kFp8>;
-    }
+// Three warpgroups have the cuts that two tiles of their tokens need, and no others. 192 rows are
+// too many registers beside a residual.
+template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue>
+inline constexpr bool kIsBuilt =
+    kRows % ((kEpilogue == GemmEpilogue::kStore ? 16 : 32) * kSplit) == 0 &&
+    (kRows < 192 || (kSplit == 1 && kEpilogue != GemmEpilogue::kResidual)) &&
+    (kGroups < 3 || (kRows % 96 == 0 && kSplit == 1) || (kRows == 64 && kSplit < 4));
+
+template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
+Kernel KernelOf(bool share) {
+  if constexpr (MayShare(kRows, kGroups, kSplit, kEpilogue)) {
+    if (share) return DecodeGemmKernel<kGroups, kRows, kSplit, true, kEpilogue, kFp8>;
   }
-  if constexpr (kRows / 16 % kSplit == 0) {
-    if (epilogue == GemmEpilogue::kStore) {
-      return DecodeGemmKernel<kGroups, kRows, kSplit, GemmEpilogue::kStore, kFp8>;
-    }
+  if constexpr (kIsBuilt<kGroups, kRows, kSplit, kEpilogue>) {
+    if (!share) return DecodeGemmKernel<kGroups, kRows, kSplit, false, kEpilogue, kFp8>;
+  }
+  return nullptr;
+}
+template <int kGroups, int kRows, int kSplit, bool kFp8>
+Kernel KernelOf(bool share, GemmEpilogue epilogue) {
+  switch (epilogue) {
+    case GemmEpilogue::kStore:
+      return KernelOf<kGroups, kRows, kSplit, GemmEpilogue::kStore, kFp8>(share);
+    case GemmEpilogue::kSwiGlu:
+      return KernelOf<kGroups, kRows, kSplit, GemmEpilogue::kSwiGlu, kFp8>(share);
+    case GemmEpilogue::kResidual:
+      return KernelOf<kGroups, kRows, kSplit, GemmEpilogue::kResidual, kFp8>(share);
   }
   return nullptr;
 }
 template <int kGroups, int kRows, bool kFp8>
-Kernel KernelOf(int split, GemmEpilogue epilogue) {
-  switch (split) {
+Kernel KernelOf(const DecodeGemmShape& s, GemmEpilogue epilogue) {
+  switch (s.split) {
     case 1:
-      return KernelOf<kGroups, kRows, 1, kFp8>(epilogue);
+      return KernelOf<kGroups, kRows, 1, kFp8>(s.share, epilogue);
     case 2:
-      return KernelOf<kGroups, kRows, 2, kFp8>(epilogue);
+      return KernelOf<kGroups, kRows, 2, kFp8>(s.share, epilogue);
     case 4:
-      return KernelOf<kGroups, kRows, 4, kFp8>(epilogue);
+      return KernelOf<kGroups, kRows, 4, kFp8>(s.share, epilogue);
   }
   return nullptr;
 }
 template <int kGroups, bool kFp8>
-Kernel KernelOf(int row_tile, int split, GemmEpilogue epilogue) {
-  switch (row_tile) {
+Kernel KernelOf(const DecodeGemmShape& s, GemmEpilogue epilogue) {
+  switch (s.row_tile) {
     case 32:
-      return KernelOf<kGroups, 32, kFp8>(split, epilogue);
+      return KernelOf<kGroups, 32, kFp8>(s, epilogue);
     case 64:
-      return KernelOf<kGroups, 64, kFp8>(split, epilogue);
+      return KernelOf<kGroups, 64, kFp8>(s, epilogue);
     case 96:
-      return KernelOf<kGroups, 96, kFp8>(split, epilogue);
+      return KernelOf<kGroups, 96, kFp8>(s, epilogue);
     case 128:
-      return KernelOf<kGroups, 128, kFp8>(split, epilogue);
+      return KernelOf<kGroups, 128, kFp8>(s, epilogue);
     case 192:
-      return KernelOf<kGroups, 192, kFp8>(split, epilogue);
+      return KernelOf<kGroups, 192, kFp8>(s, epilogue);
   }
   return nullptr;
 }

@@ -35,6 +35,7 @@ struct KernelParams {
   int token_tiles;
   int k_blocks;
   int stages;
+  int received;  // bytes from the first stage to what a split's other blocks send
 };
 
 #ifdef HGRN2_HAS_WGMMA

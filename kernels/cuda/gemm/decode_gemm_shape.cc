@@ -11,8 +11,9 @@ constexpr int kMostStages = 16, kMultiprocessors = 132;
 // group of 16 or 18 multiprocessors.
 constexpr int kMostAloneInFours = 120;
 
-// More blocks than can have a multiprocessor each: two share one, with half the ring.
-bool ShareMultiprocessors(const DecodeGemmShape& s) {
+// More blocks than can have a multiprocessor each: two share one, with half the ring, where there
+// is an instance for that.
+bool HasTooManyBlocks(const DecodeGemmShape& s) {
   return s.blocks() > (s.split == 4 ? kMostAloneInFours : kMultiprocessors);
 }
 
@@ -66,12 +67,16 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   int64_t most =
       std::min<int64_t>(kMostStages, std::max<int64_t>(CeilDiv(k_blocks, shape.split), 2));
   if (shape.stages > 0) most = std::min<int64_t>(most, shape.stages);
-  const bool share = ShareMultiprocessors(shape);
-  if (share && !MayShare(shape.row_tile, shape.groups, epilogue)) return {};
-  const int64_t room = share ? kHalfShared : kShared;
+  shape.share =
+      HasTooManyBlocks(shape) && MayShare(shape.row_tile, shape.groups, shape.split, epilogue);
+  // The tile's sums, where the stages were, and behind them those that the other blocks send.
+  const int64_t partial = shape.split > 1 ? token_tile * shape.row_tile * 4 : 0,
+                received = partial / shape.split * (shape.split - 1);
+  const int64_t room = (shape.share ? kHalfShared : kShared) - received;
   shape.stages = static_cast<int>(std::min<int64_t>(room / stage, most));
-  const int64_t partial = shape.split > 1 ? token_tile * shape.row_tile * 4 : 0;
-  shape.shared_bytes = static_cast<size_t>(std::max(shape.stages * stage, partial)) + 1024;
+  if (shape.stages < 2 || partial > room) return {};
+  shape.received = static_cast<int>(std::max(shape.stages * stage, partial));
+  shape.shared_bytes = static_cast<size_t>(shape.received + received) + 1024;
   return shape;
 }
 
@@ -79,7 +84,7 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
 // one of the fewest blocks. docs/kernels/decode-gemm.md
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
-  const int groups = tokens <= 64 ? 1 : 2;
+  const int groups = tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3;
   constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
   DecodeGemmShape best;
@@ -88,14 +93,15 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
       if (row_tile == 192 && (tokens <= groups * 64 || split > 1)) continue;
       if (split > 1 && k_blocks < split * kFewestKBlocks) continue;
       if (split == 4 && groups > 1) continue;
+      if (groups == 3 && (row_tile == 32 || row_tile == 128)) continue;
       DecodeGemmShape s;
       s.row_tile = row_tile, s.split = split, s.groups = groups;
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
       if (s.row_tile == 0) continue;
-      const bool shares = ShareMultiprocessors(s);
-      if (best.row_tile == 0 || (!shares && ShareMultiprocessors(best)) ||
-          (shares == ShareMultiprocessors(best) &&
-           (shares ? s.blocks() < best.blocks() : IsBetter(s, best, k_blocks)))) {
+      const bool too_many = HasTooManyBlocks(s);
+      if (best.row_tile == 0 || (!too_many && HasTooManyBlocks(best)) ||
+          (too_many == HasTooManyBlocks(best) &&
+           (too_many ? s.blocks() < best.blocks() : IsBetter(s, best, k_blocks)))) {
         best = s;
       }
     }

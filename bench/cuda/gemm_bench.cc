@@ -2,7 +2,8 @@
 // that none stays in the L2 cache: cuBLASLt's first choice and its best of 16 against ways of
 // cutting the product for our own kernel. FP8: `unscaled` is cuBLASLt without scales.
 //
-//   cuda_gemm_bench [fp8] [all]      all: every cut, not only the best and the one that is chosen
+//   cuda_gemm_bench [fp8] [all] [tokens=16,64,256]
+//     all: every cut, not only the best and the one that is chosen
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -85,6 +86,7 @@ std::string Describe(const DecodeGemmShape& s) {
 
 struct Bench {
   bool fp8 = false, all = false;
+  std::vector<int> batches = {16, 64, 128, 256, 384, 512, 1024};
   cudaStream_t stream = nullptr;
   void* workspace = nullptr;
   float* residual = nullptr;
@@ -96,7 +98,7 @@ struct Bench {
     for (const int row_tile : {32, 64, 96, 128, 192}) {
       for (const int split : {1, 2, 4}) {
         DecodeGemmShape s;
-        s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : 2;
+        s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3;
         s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
         if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }
@@ -115,7 +117,7 @@ struct Bench {
     }
     void* x = Random(1024 * cols * 2, fp8);
     void* out = Random(1024 * rows * 2, false);
-    for (const int tokens : {16, 64, 128, 256, 512, 1024}) {
+    for (const int tokens : batches) {
       Gemm gemm;
       if (!gemm.Init(workspace).empty()) std::exit(1);
       GemmParams p = {weights[0], x, scale, out, DType::kBF16, std::max(tokens, 64)};
@@ -185,7 +187,7 @@ int Main(Bench bench) {
   CHECK_CUDA(cudaStreamCreate(&bench.stream));
   CHECK_CUDA(InitDecodeGemm());
   CHECK_CUDA(cudaMalloc(&bench.workspace, Gemm::kWorkspaceBytes));
-  bench.residual = static_cast<float*>(Random(256 * 2048 * 4, false));
+  bench.residual = static_cast<float*>(Random(kMaxDecodeGemmTokens * 2048 * 4, false));
   bench.squares = static_cast<float*>(Random(131072 * 4, false));
   bench.Product("qfi", 3 * 2048, 2048, GemmEpilogue::kStore);
   bench.Product("o", 2048, 2048, GemmEpilogue::kResidual);
@@ -203,6 +205,12 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     bench.fp8 |= std::strcmp(argv[i], "fp8") == 0;
     bench.all |= std::strcmp(argv[i], "all") == 0;
+    if (std::strncmp(argv[i], "tokens=", 7) == 0) {
+      bench.batches.clear();
+      for (const char* at = argv[i] + 6; at != nullptr; at = std::strchr(at + 1, ',')) {
+        bench.batches.push_back(std::atoi(at + 1));
+      }
+    }
   }
   return hgrn2::cuda::Main(bench);
 }

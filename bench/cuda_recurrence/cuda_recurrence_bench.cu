@@ -272,8 +272,8 @@ void BenchDecode(DType dtype, int replay, int batch, bool same_age, const Bandwi
               (read + written) / seconds / 1e9, floor * 1e6, 100 * floor / seconds);
 }
 
-// The recurrence of a mixed step: one prompt of `tokens` tokens (0: none) beside the decodes, which
-// go to a second stream and so start behind it.
+// The recurrence of a mixed step: one prompt of `tokens` tokens (0: none), then the decodes beside
+// it.
 void BenchMixed(DType dtype, int replay, int batch, int tokens) {
   const DecodeData data(dtype, replay, batch, false);
   const std::vector<PrefillSequence> prompt = {{0, std::max(tokens, 1), 0, true}};
@@ -296,33 +296,23 @@ void BenchMixed(DType dtype, int replay, int batch, int tokens) {
   prefill.num_heads = kHeads;
   prefill.head_dim = kHeadDim;
   const DeviceMemory counters = Upload(std::vector<uint32_t>{0, 0});
-  cudaStream_t stream, side;
-  cudaEvent_t fork, join;
-  CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  CHECK_CUDA(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
-  CHECK_CUDA(cudaEventCreateWithFlags(&fork, cudaEventDisableTiming));
-  CHECK_CUDA(cudaEventCreateWithFlags(&join, cudaEventDisableTiming));
-  CHECK_CUDA(cudaDeviceSynchronize());
+  prefill.programmatic = true;
   double seconds[2];
   for (const bool claimed : {false, true}) {
-    seconds[claimed] = MedianLaunched(
-        [&](cudaStream_t) {
+    seconds[claimed] = MedianSeconds(
+        [&](cudaStream_t stream) {
           for (int l = 0; l < kLayers; ++l) {
-            CHECK_CUDA(cudaEventRecord(fork, stream));
-            CHECK_CUDA(cudaStreamWaitEvent(side, fork));
             if (tokens > 0) CHECK_CUDA(LaunchPrefill(prefill, stream));
             DecodeStepParams p = data.Layer(l);
+            p.programmatic = true;
+            p.after_prefill = tokens > 0;
             if (claimed) p.work_counters = counters.as<uint32_t>();
-            CHECK_CUDA(LaunchDecodeStep(p, side));
-            CHECK_CUDA(cudaEventRecord(join, side));
-            CHECK_CUDA(cudaStreamWaitEvent(stream, join));
+            CHECK_CUDA(LaunchDecodeStep(p, stream));
           }
           data.Advance(stream);
         },
-        stream, 33);
+        33);
   }
-  for (const cudaStream_t s : {stream, side}) CHECK_CUDA(cudaStreamDestroy(s));
-  for (const cudaEvent_t event : {fork, join}) CHECK_CUDA(cudaEventDestroy(event));
   std::printf("mixed %-8s N=%-2d B=%-4d + %4d tokens  fixed parts %8.1f us/step  claimed %8.1f\n",
               Name(dtype), replay, batch, tokens, seconds[0] * 1e6, seconds[1] * 1e6);
 }

@@ -17,14 +17,6 @@ int32_t most_decode_gemm_tokens = cuda::kMaxDecodeGemmTokens;
 void CudaForward::LimitDecodeGemm(int32_t tokens) { most_decode_gemm_tokens = tokens; }
 
 absl::Status CudaForward::Init() {
-  cudaStream_t side = nullptr;
-  CUDA_RETURN_IF_ERROR(cudaStreamCreateWithFlags(&side, cudaStreamNonBlocking));
-  side_.reset(side);
-  for (CudaEvent* event : {&fork_, &join_}) {
-    cudaEvent_t e = nullptr;
-    CUDA_RETURN_IF_ERROR(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
-    event->reset(e);
-  }
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
   const cudaError_t own = cuda::InitDecodeGemm();
   if (own != cudaErrorNotSupported) CUDA_RETURN_IF_ERROR(own);
@@ -147,7 +139,8 @@ absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer
   p.num_heads = model_.heads;
   p.head_dim = model_.head_dim;
   p.activation = model_.activation_type;
-  p.programmatic = overlap_ && !IsMixed(shape);
+  p.programmatic = overlap_;
+  p.after_prefill = IsMixed(shape);
   // Prompts keep some blocks from starting.
   if (IsMixed(shape)) p.work_counters = buffers_.work_counters;
   return CudaStatus(cuda::LaunchDecodeStep(p, stream), "decode step");
@@ -180,23 +173,16 @@ absl::Status CudaForward::PrefillRecurrence(const StepShape& shape, int32_t laye
   p.num_heads = model_.heads;
   p.head_dim = model_.head_dim;
   p.activation = model_.activation_type;
+  p.programmatic = overlap_;
   return CudaStatus(cuda::LaunchPrefill(p, stream), "prefill");
 }
 
-// Decodes and prompts of a step are different sequences: in a mixed step they run side by side. A
-// short prompt keeps a few multiprocessors busy for as long as the decodes keep all others. It must
-// get them first, so it runs on the step's own stream: decodes are a stream's switch behind.
+// Decodes and prompts of a step are different sequences and run side by side. A short prompt keeps
+// a few multiprocessors busy for as long as the decodes keep all others, so it must get them first.
 absl::Status CudaForward::Recurrence(const StepShape& shape, int32_t layer, cudaStream_t stream) {
-  if (!IsMixed(shape)) {
-    if (shape.prefill_items.count > 0) return PrefillRecurrence(shape, layer, stream);
-    return shape.decode_slots.count > 0 ? DecodeRecurrence(shape, layer, stream) : absl::OkStatus();
-  }
-  CUDA_RETURN_IF_ERROR(cudaEventRecord(fork_.get(), stream));
-  CUDA_RETURN_IF_ERROR(cudaStreamWaitEvent(side_.get(), fork_.get()));
-  RETURN_IF_ERROR(PrefillRecurrence(shape, layer, stream));
-  RETURN_IF_ERROR(DecodeRecurrence(shape, layer, side_.get()));
-  CUDA_RETURN_IF_ERROR(cudaEventRecord(join_.get(), side_.get()));
-  return CudaStatus(cudaStreamWaitEvent(stream, join_.get()), "joining prompts and decodes");
+  if (shape.prefill_items.count > 0) RETURN_IF_ERROR(PrefillRecurrence(shape, layer, stream));
+  if (shape.decode_slots.count > 0) RETURN_IF_ERROR(DecodeRecurrence(shape, layer, stream));
+  return absl::OkStatus();
 }
 
 absl::Status CudaForward::GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream) {
@@ -213,7 +199,7 @@ absl::Status CudaForward::GNorm(const StepShape& shape, int32_t layer, cudaStrea
   p.rows = shape.padded_tokens;
   p.d = model_.d;
   p.eps = model_.g_norm_eps;
-  p.overlap = overlap_ && !IsMixed(shape);  // it also waits for the side stream
+  p.overlap = overlap_;
   return CudaStatus(cuda::RmsNorm(p, stream), "g_norm");
 }
 

@@ -4,8 +4,6 @@
 #include <cuda_runtime_api.h>
 
 #include <functional>
-#include <memory>
-#include <type_traits>
 
 #include "absl/status/status.h"
 #include "engine/backend/cuda_buffers.h"
@@ -95,21 +93,12 @@ class CudaForward {
   void ScaleDelta(const cuda::MatrixView& product, const float* x_scale, int64_t product_rows,
                   cuda::RmsNormParams* p) const;
 
-  struct Destroy {
-    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
-    void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
-  };
-  using CudaStream = std::unique_ptr<std::remove_pointer_t<cudaStream_t>, Destroy>;
-  using CudaEvent = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, Destroy>;
-
   const cuda::ModelView& model_;
   const CudaSizes& sizes_;
   CudaBuffers& buffers_;
   bool overlap_;
   bool has_decode_gemm_ = false;
   cuda::Gemm gemm_;
-  CudaStream side_;  // the decodes of a mixed step
-  CudaEvent fork_, join_;
 };
 
 }  // namespace hgrn2

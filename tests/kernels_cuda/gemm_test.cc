@@ -41,6 +41,7 @@ TEST(ChooseDecodeGemmTest, FitsTheDevice) {
              {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
           for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
             if (epilogue == GemmEpilogue::kSwiGlu && rows % 32 != 0) continue;
+            if (tokens > MaxDecodeGemmTokens(type)) continue;
             const DecodeGemmShape s = ChooseDecodeGemm(rows, cols, tokens, type, epilogue);
             EXPECT_GE(s.row_tile * s.row_tiles, rows);
             EXPECT_GE(s.groups * 64 * s.token_tiles, tokens);
@@ -66,6 +67,7 @@ TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
   EXPECT_EQ(tile(128, 2004, 1, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2008, 1, DType::kF8E4M3, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 385, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 257, DType::kF8E4M3, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 0, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
@@ -78,11 +80,12 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
     EXPECT_TRUE(prefers(6144, 2048, 8, type));
     EXPECT_TRUE(prefers(6144, 2048, 64, type));
     EXPECT_TRUE(prefers(6144, 2048, 128, type));
-    EXPECT_TRUE(prefers(2048, 5632, 257, type));
     EXPECT_FALSE(prefers(2048, 5632, 385, type));
     EXPECT_FALSE(prefers(2048, 2046, 8, type));
   }
   EXPECT_FALSE(prefers(2048, 2048, 8, DType::kF32));
+  EXPECT_TRUE(prefers(2048, 5632, 257, DType::kBF16));
+  EXPECT_FALSE(prefers(2048, 5632, 257, DType::kF8E4M3));
 }
 
 class GemmTest : public DeviceTest {};

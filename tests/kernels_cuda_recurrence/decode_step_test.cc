@@ -91,15 +91,15 @@ class Layer {
     p.head_dim = c_.shape.head_dim;
     p.activation = c_.activation;
     if (claims_) p.work_counters = counters_.as<uint32_t>();
-    if (start_first_) start_first_();
+    if (start_prompts_) start_prompts_(), p.after_prefill = p.programmatic = true;
     EXPECT_CUDA_OK(LaunchDecodeStep(p, nullptr));
     EXPECT_CUDA_OK(cudaDeviceSynchronize());
   }
 
   // From now on blocks take their work piece by piece.
   void ClaimWork() { claims_ = true; }
-  // Called before every launch.
-  void StartFirst(std::function<void()> launch) { start_first_ = std::move(launch); }
+  // Launches prompts before every step, on its stream.
+  void StartPrompts(std::function<void()> launch) { start_prompts_ = std::move(launch); }
   std::vector<uint32_t> counters() const {
     std::vector<uint32_t> values(2);
     EXPECT_CUDA_OK(cudaMemcpy(values.data(), counters_.get(), 8, cudaMemcpyDefault));
@@ -131,7 +131,7 @@ class Layer {
   std::vector<ReferenceSequence> reference_;
   Buffer o_, squares_;
   bool claims_ = false;
-  std::function<void()> start_first_;
+  std::function<void()> start_prompts_;
   Buffer counters_ = Upload(std::vector<uint32_t>{0, 0});
 };
 
@@ -238,7 +238,7 @@ INSTANTIATE_TEST_SUITE_P(All, LongBatchTest,
                          testing::Values(DType::kF16, DType::kBF16, DType::kF8E4M3),
                          [](const auto& info) { return std::string(Name(info.param)); });
 
-// A prompt on a stream of its own that takes most multiprocessors for longer than a decode step.
+// Prompts that take most multiprocessors for longer than a decode step.
 class LongPrompts {
  public:
   explicit LongPrompts(Shape shape) : slab_(DType::kF16, kPrompts, shape) {
@@ -259,17 +259,15 @@ class LongPrompts {
     params_.num_items = static_cast<int32_t>(plan.items.size());
     params_.has_long_sequences = plan.has_long_sequences;
     params_.num_heads = shape.heads, params_.head_dim = shape.head_dim;
-    EXPECT_CUDA_OK(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    params_.programmatic = true;
   }
-  ~LongPrompts() { cudaStreamDestroy(stream_); }
-  void Start() { EXPECT_CUDA_OK(LaunchPrefill(params_, stream_)); }
+  void Start() { EXPECT_CUDA_OK(LaunchPrefill(params_, nullptr)); }
 
  private:
   static constexpr int kPrompts = 7, kTokens = 1024;
   Slab slab_;
   Buffer qfi_, o_, bound_, items_, workspace_;
   PrefillParams params_;
-  cudaStream_t stream_ = nullptr;
 };
 
 // Work that blocks take piece by piece gives the bits of fixed parts, also if most blocks start
@@ -284,7 +282,7 @@ TEST_P(ClaimedWorkTest, GivesTheBitsOfFixedParts) {
   Layer fixed(c, batch, 5), claimed(c, batch, 5);
   claimed.ClaimWork();
   LongPrompts prompts(c.shape);
-  if (late) claimed.StartFirst([&] { prompts.Start(); });
+  if (late) claimed.StartPrompts([&] { prompts.Start(); });
   std::vector<int32_t> slots(batch), rows(batch);
   for (int b = 0; b < batch; ++b) slots[b] = b, rows[b] = batch - 1 - b;
   for (int step = 0; step < 2 * kReplay + 3; ++step) {

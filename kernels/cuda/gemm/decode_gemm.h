@@ -14,6 +14,10 @@
 namespace hgrn2::cuda {
 
 inline constexpr int32_t kMaxDecodeGemmTokens = 384;
+// Of a type; FP8 beyond 256 tokens is faster through cuBLASLt (docs/kernels/decode-gemm.md).
+constexpr int32_t MaxDecodeGemmTokens(DType type) {
+  return type == DType::kF8E4M3 ? 256 : kMaxDecodeGemmTokens;
+}
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
 
@@ -38,6 +42,15 @@ struct DecodeGemmShape {
 
   int blocks() const { return row_tiles * token_tiles * split; }
 };
+// Whether there is an instance for a cut. A block of a split finishes whole sixteens of rows; with
+// SwiGLU as many of gate as of up, with the residual whole sums of squares. 192 rows are too many
+// registers beside a residual. Three warpgroups have the cuts that two tiles of their tokens need.
+constexpr bool IsBuilt(int row_tile, int groups, int split, GemmEpilogue epilogue) {
+  const int unit = epilogue == GemmEpilogue::kStore ? 16 : 32;
+  if (row_tile % (unit * split) != 0) return false;
+  if (row_tile == 192 && (split > 1 || epilogue == GemmEpilogue::kResidual)) return false;
+  return groups < 3 || (row_tile % 96 == 0 && split == 1) || (row_tile == 64 && split < 4);
+}
 // Whether there is an instance of which two blocks fit a multiprocessor.
 constexpr bool MayShare(int row_tile, int groups, int split, GemmEpilogue epilogue) {
   return groups < 3 && row_tile == 128 && split == 1 && epilogue != GemmEpilogue::kResidual;
@@ -57,7 +70,7 @@ struct DecodeGemmParams {
   MatrixView weight;               // kBF16 or kF8E4M3
   const void* x = nullptr;         // [T, cols] of weight.type, 16-byte aligned
   const float* x_scale = nullptr;  // [T], kF8E4M3
-  int32_t tokens = 0;              // T <= kMaxDecodeGemmTokens
+  int32_t tokens = 0;              // T <= MaxDecodeGemmTokens(weight.type)
   // RMSNorm's division, applied to the sums: v = sum / sqrt(sum_i square_sums[t][i] / cols + eps).
   const float* square_sums = nullptr;  // [T][num_square_sums], or null: v = sum
   int32_t num_square_sums = 0;

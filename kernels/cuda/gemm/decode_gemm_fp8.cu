@@ -9,8 +9,6 @@ Kernel KernelFor<true>(const DecodeGemmShape& s, GemmEpilogue epilogue) {
       return KernelOf<1, true>(s, epilogue);
     case 2:
       return KernelOf<2, true>(s, epilogue);
-    case 3:
-      return KernelOf<3, true>(s, epilogue);
   }
   return nullptr;
 }

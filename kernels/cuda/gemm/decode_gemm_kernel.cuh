@@ -201,20 +201,12 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
 #endif
 }
 
-// Three warpgroups have the cuts that two tiles of their tokens need, and no others. 192 rows are
-// too many registers beside a residual.
-template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue>
-inline constexpr bool kIsBuilt =
-    kRows % ((kEpilogue == GemmEpilogue::kStore ? 16 : 32) * kSplit) == 0 &&
-    (kRows < 192 || (kSplit == 1 && kEpilogue != GemmEpilogue::kResidual)) &&
-    (kGroups < 3 || (kRows % 96 == 0 && kSplit == 1) || (kRows == 64 && kSplit < 4));
-
 template <int kGroups, int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
 Kernel KernelOf(bool share) {
   if constexpr (MayShare(kRows, kGroups, kSplit, kEpilogue)) {
     if (share) return DecodeGemmKernel<kGroups, kRows, kSplit, true, kEpilogue, kFp8>;
   }
-  if constexpr (kIsBuilt<kGroups, kRows, kSplit, kEpilogue>) {
+  if constexpr (IsBuilt(kRows, kGroups, kSplit, kEpilogue)) {
     if (!share) return DecodeGemmKernel<kGroups, kRows, kSplit, false, kEpilogue, kFp8>;
   }
   return nullptr;

@@ -49,15 +49,11 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   const int parts = epilogue == GemmEpilogue::kSwiGlu ? 2 : 1;
   // 16 bytes: strides of the tensor copy engine. 16 rows: the order in which it brings them.
   if (rows < 16 || rows % (16 * parts) != 0 || row_bytes < 16 || row_bytes % 16 != 0 ||
-      tokens < 1 || tokens > kMaxDecodeGemmTokens) {
+      tokens < 1 || tokens > MaxDecodeGemmTokens(type)) {
     return {};
   }
-  // A block of a split finishes whole sixteens of rows; with SwiGLU as many of gate as of up, with
-  // the residual whole sums of squares.
-  const int unit = epilogue == GemmEpilogue::kStore ? 16 : 32;
-  static_assert(kSquareSumRows == 32);
-  if (shape.split != 1 && shape.split != 2 && shape.split != 4) return {};
-  if (shape.row_tile % (unit * shape.split) != 0) return {};
+  static_assert(kSquareSumRows == 32);  // IsBuilt
+  if (!IsBuilt(shape.row_tile, shape.groups, shape.split, epilogue)) return {};
   const int64_t k_blocks = CeilDiv(row_bytes, kBlockBytes);
   if (k_blocks < shape.split) return {};
   shape.row_tiles = static_cast<int>(CeilDiv(rows, shape.row_tile));
@@ -90,10 +86,9 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
   DecodeGemmShape best;
   for (const int row_tile : {192, 128, 96, 64, 32}) {
     for (const int split : {1, 2, 4}) {
-      if (row_tile == 192 && (tokens <= groups * 64 || split > 1)) continue;
+      if (row_tile == 192 && tokens <= groups * 64) continue;
       if (split > 1 && k_blocks < split * kFewestKBlocks) continue;
       if (split == 4 && groups > 1) continue;
-      if (groups == 3 && (row_tile == 32 || row_tile == 128)) continue;
       DecodeGemmShape s;
       s.row_tile = row_tile, s.split = split, s.groups = groups;
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
@@ -111,7 +106,7 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
 
 bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
                       GemmEpilogue epilogue) {
-  if (tokens > kMaxDecodeGemmTokens) return false;
+  if (tokens > MaxDecodeGemmTokens(type)) return false;
   const DecodeGemmShape s =
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
   return s.row_tile > 0 && (s.token_tiles == 1 || s.blocks() <= 2 * kMultiprocessors);

@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
   Token<S, A, kLanes> token;
   token.FetchEarly(p, K, slot, head, reset);
 
-  GridDependencyWait();
+  if (!p.after_prefill) GridDependencyWait();
   GridDependencyLaunch();
   token.Fetch(p, K, row, head);
   if (kReplay && n > 0) CopyWait(shared.ring_arrived);
@@ -257,6 +257,7 @@ __global__ void __launch_bounds__(StepShape<S, kLanes>::kThreads,
   }
   __syncthreads();
   WriteOutput<S, A, kLanes>(p, K, row, head, column0, n, shared);
+  if (p.after_prefill) GridDependencyWait();
 }
 
 template <typename S, typename A, int kLanes, bool kReplay, int kHeadDim>

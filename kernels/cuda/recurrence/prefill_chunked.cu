@@ -20,6 +20,7 @@ __global__ void __launch_bounds__(ChunkShape<kPaddedK>::kThreads, kPaddedK == 25
   extern __shared__ __align__(16) char shared_bytes[];
   constexpr int kTilesOfV = kPaddedK / ChunkShape<kPaddedK>::kValues;
   GridDependencyWait();
+  GridDependencyLaunch();  // not sooner: decodes beside it take qfi for written (after_prefill)
   const PrefillItem item = p.items[blockIdx.y];
   if (item.num_tokens == 0) return;
   if (kStateOnly && item.token_begin + item.num_tokens == item.sequence_end) return;
@@ -69,14 +70,15 @@ cudaError_t LaunchPadded(const PrefillParams& p, cudaStream_t stream) {
     HGRN2_CUDA_RETURN_IF_ERROR(
         cudaFuncSetAttribute(states, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
     HGRN2_CUDA_RETURN_IF_ERROR(
-        Launch(states, grid, dim3(Shape::kThreads), kBytes, stream, false, p));
+        Launch(states, grid, dim3(Shape::kThreads), kBytes, stream, p.programmatic, p));
     HGRN2_CUDA_RETURN_IF_ERROR(Launch(ScanItemsKernel<kPaddedK>,
                                       dim3(p.num_heads * (kPaddedK * kPaddedK / 256), p.num_items),
                                       dim3(256), 0, stream, false, p));
   }
   HGRN2_CUDA_RETURN_IF_ERROR(
       cudaFuncSetAttribute(outputs, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
-  return Launch(outputs, grid, dim3(Shape::kThreads), kBytes, stream, false, p);
+  return Launch(outputs, grid, dim3(Shape::kThreads), kBytes, stream,
+                p.programmatic && !p.has_long_sequences, p);
 }
 
 template <typename S>

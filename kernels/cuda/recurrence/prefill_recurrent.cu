@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(kColumns* kSplit)
     RecurrentKernel(const __grid_constant__ PrefillParams p) {
   __shared__ Stage<kSplit> stage;
   GridDependencyWait();
+  GridDependencyLaunch();  // not sooner: decodes beside it take qfi for written (after_prefill)
   const PrefillItem item = p.items[blockIdx.y];
   if (item.num_tokens == 0) return;
   const int K = p.head_dim, tiles = (K + kColumns - 1) / kColumns;
@@ -132,7 +133,7 @@ template <typename S, int kSplit>
 cudaError_t LaunchSplit(const PrefillParams& p, cudaStream_t stream) {
   const unsigned tiles = static_cast<unsigned>(CeilDiv(p.head_dim, kColumns));
   return Launch(RecurrentKernel<S, kSplit>, dim3(p.num_heads * tiles, p.num_items),
-                dim3(kColumns * kSplit), 0, stream, false, p);
+                dim3(kColumns * kSplit), 0, stream, p.programmatic, p);
 }
 
 template <typename S>

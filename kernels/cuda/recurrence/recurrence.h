@@ -75,6 +75,9 @@ struct DecodeStepParams {
   // fetched before that kernel (the projection) has ended. slots, token_rows, reset, age and
   // lower_bound must have been final before it started. Ignored below sm_90.
   bool programmatic = false;
+  // The kernel before it in the stream is LaunchPrefill's, of other sequences of the same qfi: run
+  // beside it. What comes next still waits for both.
+  bool after_prefill = false;
   // Two zeros on the device, zeros again when the kernel ends; null: none. With them, and where the
   // pipeline of replay.md runs, blocks take their work piece by piece instead of a fixed part each:
   // for a step beside another kernel, which keeps some blocks from starting with the others. The
@@ -178,6 +181,9 @@ struct PrefillParams {
   int32_t num_heads = 0;
   int32_t head_dim = 0;
   DType activation = DType::kBF16;
+  // Launch as a programmatic dependent of the kernel before it in the stream. REQUIRES: items were
+  // final before that kernel started. Ignored below sm_90.
+  bool programmatic = false;
 };
 cudaError_t LaunchPrefill(const PrefillParams& params, cudaStream_t stream);
 

@@ -218,7 +218,7 @@ __device__ __forceinline__ void Produce(const KernelParams& params, const CUtens
     }
     order = start;
     if (base == 0) {
-      GridDependencyWait();
+      GridDependencyWait();  // also after a prefill: a fixed part would wait for late blocks anyway
       GridDependencyLaunch();
     }
 #pragma unroll 1
@@ -251,7 +251,7 @@ __device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const
   const uint64_t policy = params.evict_first ? EvictFirstPolicy() : EvictNormalPolicy();
   uint32_t* const taken = p.work_counters;
   uint32_t* const left = p.work_counters + 1;  // blocks that found nothing more
-  GridDependencyWait();
+  if (!p.after_prefill) GridDependencyWait();
   GridDependencyLaunch();
   Cursor at;
   uint32_t size = static_cast<uint32_t>(params.first_claim);
@@ -288,6 +288,7 @@ __device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const
   // The last block to leave: nobody touches the counters any more.
   __threadfence();
   if (atomicInc(left, gridDim.x - 1) == gridDim.x - 1) atomicExch(taken, 0u);
+  if (p.after_prefill) GridDependencyWait();
 }
 
 }  // namespace hgrn2::cuda::replay

@@ -113,9 +113,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, q.epilogue);
   gemm::KernelParams p;
   if (kernel == nullptr ||
-      !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8,
-                           shape.row_tile / (q.epilogue == GemmEpilogue::kSwiGlu ? 2 : 1),
-                           &p.weight) ||
+      !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
       !gemm::MakeTokenMap(q.x, q.tokens, w.cols, fp8, shape.groups * 64, &p.x)) {
     return cudaErrorInvalidValue;
   }

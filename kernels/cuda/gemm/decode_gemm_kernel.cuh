@@ -94,15 +94,16 @@ __device__ __forceinline__ uint64_t Descriptor(uint32_t shared) {
          uint64_t{1} << 62;
 }
 
-// A warpgroup: its 64 tokens times the block's rows.
-template <int kGroups, int kRows, bool kFp8>
-__device__ void Multiply(const KernelParams& p, const Place& place, uint32_t stages,
-                         Barriers& barriers, float (&sums)[kRows / 2]) {
+// A warpgroup: its 64 tokens times the block's rows. `meanwhile` is called once, when the first
+// products are under way.
+template <int kGroups, int kRows, bool kFp8, typename F>
+__device__ __forceinline__ void Multiply(const KernelParams& p, const Place& place, uint32_t stages,
+                                         Barriers& barriers, float (&sums)[kRows / 2],
+                                         const F& meanwhile) {
   constexpr int kStage = (kRows + kGroups * 64) * kBlockBytes;
   const int group = threadIdx.x / 128;
   Cursor at;
-  int last = 0;
-  for (int i = 0; i < place.count; ++i) {
+  const auto issue = [&](bool first) {
     MbarrierWait(SharedAddress(&barriers.full[at.stage]), at.parity);
     const uint32_t stage = stages + at.stage * kStage;
     const uint64_t x = Descriptor(stage + (kRows + group * 64) * kBlockBytes);
@@ -110,13 +111,18 @@ __device__ void Multiply(const KernelParams& p, const Place& place, uint32_t sta
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < kBlockBytes / 32; ++k) {
-      Wgmma<kRows, kFp8>::Run(sums, x + k * 2, weights + k * 2, i > 0 || k > 0);
+      Wgmma<kRows, kFp8>::Run(sums, x + k * 2, weights + k * 2, !first || k > 0);
     }
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-    if (i > 0 && threadIdx.x % 128 == 0) MbarrierArrive(SharedAddress(&barriers.empty[last]));
-    last = at.stage;
+  };
+  issue(true);
+  meanwhile();
+  for (int i = 1; i < place.count; ++i) {
+    const int last = at.stage;
     at.Advance(p.stages);
+    issue(false);
+    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+    if (threadIdx.x % 128 == 0) MbarrierArrive(SharedAddress(&barriers.empty[last]));
   }
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 #pragma unroll
@@ -163,15 +169,15 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
     const Output output = Output::Of<kRows, kSplit, kEpilogue>(p, place);
     TokenScales<Prefetch(kGroups, kRows, kShare)> scales;
     ResidualItems items;
-    // When the first tokens are there, so is everything else that the kernels ahead have written.
-    MbarrierWait(producer.Full(0), 0);
-    GridDependencyWait();
-    scales.Load(p, place);
-    if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
     float sums[kRows / 2];
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
-    Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums);
+    Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums, [&] {
+      // The first tokens are there, and so is everything else that the kernels ahead have written.
+      GridDependencyWait();
+      scales.Load(p, place);
+      if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
+    });
     Finished<kRows, kSplit, kParts> finished;
     if constexpr (kSplit > 1) {
       const Exchange<kConsumers, kRows, kSplit, kParts> exchange = {

@@ -23,7 +23,7 @@ bool HasTooManyBlocks(const DecodeGemmShape& s) {
 int64_t BlockClocks(const DecodeGemmShape& s, int64_t k_blocks) {
   const int64_t read = s.groups * 4 * (64 + s.row_tile) * 32,
                 written = (s.row_tile + s.groups * 64) * kBlockBytes,
-                exchange = s.split > 1 ? 1000 + 25 * s.row_tile : 0;
+                exchange = s.split > 1 ? 600 + 15 * s.row_tile : 0;
   return CeilDiv(k_blocks, s.split) * (read + written) / 128 + exchange;
 }
 

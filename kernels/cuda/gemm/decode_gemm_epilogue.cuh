@@ -193,20 +193,47 @@ __device__ __forceinline__ float4 Scaled(const float4& v, float scale, const flo
   return {v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z,
           v.w * scale * weight.w};
 }
-__device__ __forceinline__ float4 WeightScale(const KernelParams& p, int row, bool fp8) {
-  if (!fp8) return {1, 1, 1, 1};
-  return *reinterpret_cast<const float4*>(p.weight_scale + row);
-}
+// The weights' scales of a thread's quads. kHeld: all of them asked for at once, long before they
+// are needed, where there are registers; loads between the epilogue's stores wait for one another.
+template <bool kFp8, bool kHeld, int kParts, int kSixteens>
+struct WeightScales {
+  static constexpr bool kInRegisters = kFp8 && kHeld;
+  const float* at[kParts];  // of the first quad
+  float4 v[kInRegisters ? kParts : 1][kInRegisters ? kSixteens : 1];
 
-template <bool kFp8, int kRows, int kSplit>
+  __device__ __forceinline__ void Load(const KernelParams& p, const Output& out) {
+    if constexpr (kFp8) {
+      const int rows = kParts == 2 ? p.half_rows : p.rows;
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        at[part] = p.weight_scale + part * rows + out.row;
+        if constexpr (kHeld) {
+#pragma unroll
+          for (int a = 0; a < kSixteens; ++a)
+            if (out.row + a * 16 < rows) v[part][a] = Read(part, a);
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ float4 Read(int part, int a) const {
+    return __ldg(reinterpret_cast<const float4*>(at[part] + a * 16));
+  }
+  __device__ __forceinline__ float4 Of(int part, int a) const {
+    if constexpr (kInRegisters) return v[part][a];
+    if constexpr (kFp8) return Read(part, a);
+    return {1, 1, 1, 1};
+  }
+};
+
+template <typename W, int kRows, int kSplit>
 __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& out,
-                                          const float (&scale)[2],
+                                          const float (&scale)[2], const W& weights,
                                           const Finished<kRows, kSplit, 1>& finished) {
 #pragma unroll
   for (int a = 0; a < finished.kSixteens; ++a) {
     const int row = out.row + a * 16;
     if (row >= p.rows) break;
-    const float4 weight = WeightScale(p, row, kFp8);
+    const float4 weight = weights.Of(0, a);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (!out.has[h]) continue;
@@ -222,15 +249,15 @@ __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& o
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-template <bool kFp8, int kRows, int kSplit>
+template <typename W, int kRows, int kSplit>
 __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output& out,
-                                            const float (&scale)[2],
+                                            const float (&scale)[2], const W& weights,
                                             const Finished<kRows, kSplit, 2>& finished) {
 #pragma unroll
   for (int a = 0; a < finished.kSixteens; ++a) {
     const int row = out.row + a * 16;
     if (row >= p.half_rows) break;
-    const float4 gate = WeightScale(p, row, kFp8), up = WeightScale(p, p.half_rows + row, kFp8);
+    const float4 gate = weights.Of(0, a), up = weights.Of(1, a);
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       if (!out.has[h]) continue;
@@ -261,9 +288,9 @@ struct ResidualItems {
 };
 
 // x += sums, and what the next product needs: x times its norm's weight, sums of 32 squares.
-template <bool kFp8, int kRows, int kSplit>
+template <typename W, int kRows, int kSplit>
 __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Output& out,
-                                              const float (&scale)[2],
+                                              const float (&scale)[2], const W& weights,
                                               const Finished<kRows, kSplit, 1>& finished,
                                               ResidualItems& items) {
   static_assert(kSquareSumRows == 32);
@@ -276,7 +303,7 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
     for (int i = 0; i < 2; ++i) {
       const int a = pair * 2 + i, row = out.row + a * 16;
       if (row >= p.rows) break;
-      const float4 weight = WeightScale(p, row, kFp8);
+      const float4 weight = weights.Of(0, a);
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
         if (!out.has[h]) continue;
@@ -302,16 +329,16 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
 }
 
 // What happens to a thread's finished sums.
-template <int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8, typename F>
+template <GemmEpilogue kEpilogue, typename W, typename F>
 __device__ __forceinline__ void Finish(const KernelParams& p, const Output& out,
-                                       const float (&scale)[2], const F& finished,
+                                       const float (&scale)[2], const W& weights, const F& finished,
                                        ResidualItems& items) {
   if constexpr (kEpilogue == GemmEpilogue::kResidual) {
-    AddToResidual<kFp8>(p, out, scale, finished, items);
+    AddToResidual(p, out, scale, weights, finished, items);
   } else if constexpr (kEpilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu<kFp8>(p, out, scale, finished);
+    StoreSwiGlu(p, out, scale, weights, finished);
   } else {
-    StoreSums<kFp8>(p, out, scale, finished);
+    StoreSums(p, out, scale, weights, finished);
   }
 }
 

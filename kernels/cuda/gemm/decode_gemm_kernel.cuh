@@ -168,6 +168,8 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
   if (threadIdx.x < kConsumers) {
     const Output output = Output::Of<kRows, kSplit, kEpilogue>(p, place);
     TokenScales<Prefetch(kGroups, kRows, kShare)> scales;
+    WeightScales<kFp8, (kRows < 192 && !kShare), kParts, Finished<kRows, kSplit, kParts>::kSixteens>
+        weights;
     ResidualItems items;
     float sums[kRows / 2];
 #pragma unroll
@@ -176,6 +178,7 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
       // The first tokens are there, and so is everything else that the kernels ahead have written.
       GridDependencyWait();
       scales.Load(p, place);
+      weights.Load(p, output);
       if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
     });
     Finished<kRows, kSplit, kParts> finished;
@@ -196,7 +199,7 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
             Quad<kRows>(sums, i / 2, i % 2);
       }
     }
-    Finish<kRows, kSplit, kEpilogue, kFp8>(p, output, scales.scale, finished, items);
+    Finish<kEpilogue>(p, output, scales.scale, weights, finished, items);
     if constexpr (kSplit > 1) SentRead();
   } else {
     GridDependencyWait();

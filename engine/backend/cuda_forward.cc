@@ -38,7 +38,9 @@ bool CudaForward::IsOwnProduct(const cuda::MatrixView& w, int64_t rows,
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
-  if (IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore)) {
+  // Beyond 256 rows our kernel is faster only for what it does beside the product.
+  constexpr int64_t kMostPlainRows = 256;
+  if (rows <= kMostPlainRows && IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore)) {
     cuda::DecodeGemmParams p;
     p.weight = weight;
     p.x = x;

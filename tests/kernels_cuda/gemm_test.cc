@@ -72,6 +72,24 @@ TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
   EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
 
+// Cuts that were measured (docs/kernels/decode-gemm.md).
+TEST(ChooseDecodeGemmTest, TakesTheFastestCuts) {
+  const auto choose = [](int64_t rows, int64_t cols, int tokens, GemmEpilogue epilogue) {
+    return ChooseDecodeGemm(rows, cols, tokens, DType::kBF16, epilogue);
+  };
+  const auto is = [](const DecodeGemmShape& s, int row_tile, int split, bool share) {
+    return s.row_tile == row_tile && s.split == split && s.share == share;
+  };
+  EXPECT_TRUE(is(choose(6144, 2048, 256, GemmEpilogue::kStore), 96, 1, false));
+  EXPECT_TRUE(is(choose(2048, 2048, 256, GemmEpilogue::kResidual), 64, 2, false));
+  EXPECT_TRUE(is(choose(11264, 2048, 256, GemmEpilogue::kSwiGlu), 192, 1, false));
+  EXPECT_TRUE(is(choose(2048, 5632, 256, GemmEpilogue::kResidual), 64, 2, false));
+  EXPECT_TRUE(is(choose(11264, 2048, 64, GemmEpilogue::kSwiGlu), 96, 1, false));
+  EXPECT_TRUE(is(choose(32000, 2048, 64, GemmEpilogue::kStore), 128, 1, true));
+  // More tiles of 192 rows than multiprocessors, in two waves: 5 % of a step slower.
+  EXPECT_TRUE(is(choose(13824, 2560, 256, GemmEpilogue::kSwiGlu), 128, 1, true));
+}
+
 TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
   const auto prefers = [](int64_t rows, int64_t cols, int64_t tokens, DType type) {
     return PreferDecodeGemm(rows, cols, tokens, type, GemmEpilogue::kStore);
@@ -86,6 +104,7 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
   EXPECT_FALSE(prefers(2048, 2048, 8, DType::kF32));
   EXPECT_TRUE(prefers(2048, 5632, 257, DType::kBF16));
   EXPECT_FALSE(prefers(2048, 5632, 257, DType::kF8E4M3));
+  EXPECT_FALSE(PreferDecodeGemm(13824, 2560, 384, DType::kBF16, GemmEpilogue::kSwiGlu));
 }
 
 class GemmTest : public DeviceTest {};

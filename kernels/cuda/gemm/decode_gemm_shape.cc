@@ -76,13 +76,17 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   return shape;
 }
 
-// The best of the cuts that give each block a multiprocessor to itself; if there are none, the
-// one of the fewest blocks. docs/kernels/decode-gemm.md
+// The best of the cuts that give each block a multiprocessor to itself; if there are none, the one
+// of the fewest blocks, two of which fit a multiprocessor if there is one. docs/kernels/
+// decode-gemm.md
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
   const int groups = tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3;
   constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+  const auto rank = [](const DecodeGemmShape& s) {
+    return s.row_tile == 0 ? 3 : !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
+  };
   DecodeGemmShape best;
   for (const int row_tile : {192, 128, 96, 64, 32}) {
     for (const int split : {1, 2, 4}) {
@@ -92,11 +96,9 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
       DecodeGemmShape s;
       s.row_tile = row_tile, s.split = split, s.groups = groups;
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
-      if (s.row_tile == 0) continue;
-      const bool too_many = HasTooManyBlocks(s);
-      if (best.row_tile == 0 || (!too_many && HasTooManyBlocks(best)) ||
-          (too_many == HasTooManyBlocks(best) &&
-           (too_many ? s.blocks() < best.blocks() : IsBetter(s, best, k_blocks)))) {
+      if (s.row_tile == 0 || rank(s) > rank(best)) continue;
+      if (rank(s) < rank(best) ||
+          (rank(s) == 0 ? IsBetter(s, best, k_blocks) : s.blocks() < best.blocks())) {
         best = s;
       }
     }
@@ -109,7 +111,9 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   if (tokens > MaxDecodeGemmTokens(type)) return false;
   const DecodeGemmShape s =
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
-  return s.row_tile > 0 && (s.token_tiles == 1 || s.blocks() <= 2 * kMultiprocessors);
+  if (s.row_tile == 0) return false;
+  return s.token_tiles == 1 || !HasTooManyBlocks(s) ||
+         (s.share && s.blocks() <= 2 * kMultiprocessors);
 }
 
 }  // namespace hgrn2::cuda

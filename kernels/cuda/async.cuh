@@ -128,7 +128,7 @@ __device__ __forceinline__ void TensorLoadRows(uint32_t shared, const void* map,
 #endif
 }
 // Copies shared memory to the same place as `to` in block `rank` of the cluster; completes on that
-// block's barrier at the same place as `bar`. SentRead: when this block's bytes have been read.
+// block's barrier at the same place as `bar`.
 __device__ __forceinline__ void SendToPeer(const void* to, const void* from, uint32_t bytes,
                                            uint32_t bar, uint32_t rank) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -144,6 +144,7 @@ __device__ __forceinline__ void SendToPeer(const void* to, const void* from, uin
       : "memory");
 #endif
 }
+// Until what this thread has sent has been read from this block's memory.
 __device__ __forceinline__ void SentRead() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");

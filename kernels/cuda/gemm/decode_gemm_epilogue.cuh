@@ -13,9 +13,9 @@ __device__ __forceinline__ int TokenOf(int h) {
   return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4 + h * 8;
 }
 
-// What a token's sums are multiplied by, from partial sums of squares. They are asked for before
-// the products and added up behind them: a lane has every fourth quad of its tokens' sums,
-// kPrefetch of them from the start.
+// What a token's sums are multiplied by, from partial sums of squares. They are asked for while the
+// products begin and added up behind them: a lane has every fourth quad of its tokens' sums,
+// kPrefetch of them early.
 template <int kPrefetch>
 struct TokenScales {
   float4 v[2][kPrefetch > 0 ? kPrefetch : 1];

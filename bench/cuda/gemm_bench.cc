@@ -95,10 +95,10 @@ struct Bench {
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
     std::vector<DecodeGemmShape> cuts;
-    for (const int row_tile : {32, 64, 96, 128, 192}) {
-      for (const int split : {1, 2, 4}) {
+    for (const int row_tile : kDecodeGemmRowTiles) {
+      for (const int split : kDecodeGemmSplits) {
         DecodeGemmShape s;
-        s.row_tile = row_tile, s.split = split, s.groups = tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3;
+        s.row_tile = row_tile, s.split = split, s.groups = DecodeGemmGroups(tokens);
         s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
         if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }

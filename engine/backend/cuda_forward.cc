@@ -35,12 +35,15 @@ bool CudaForward::IsOwnProduct(const cuda::MatrixView& w, int64_t rows,
          cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
 }
 
+bool CudaForward::IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const {
+  constexpr int64_t kMostRows = 256;  // beyond, it is faster only for what it does beside a product
+  return rows <= kMostRows && IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore);
+}
+
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
-  // Beyond 256 rows our kernel is faster only for what it does beside the product.
-  constexpr int64_t kMostPlainRows = 256;
-  if (rows <= kMostPlainRows && IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore)) {
+  if (IsOwnAlone(weight, rows)) {
     cuda::DecodeGemmParams p;
     p.weight = weight;
     p.x = x;
@@ -56,7 +59,7 @@ absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
 }
 
 bool CudaForward::LeavesScales(const cuda::MatrixView& weight, int64_t rows) const {
-  return weight.type == DType::kF8E4M3 && !IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore);
+  return weight.type == DType::kF8E4M3 && !IsOwnAlone(weight, rows);
 }
 
 absl::Status CudaForward::UnscaledProduct(const cuda::MatrixView& weight, const void* x,

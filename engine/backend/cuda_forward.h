@@ -64,6 +64,8 @@ class CudaForward {
   bool IsFused(int64_t rows) const;
   bool IsOwnProduct(const cuda::MatrixView& weight, int64_t rows,
                     cuda::GemmEpilogue epilogue) const;
+  // Likewise of a layer that is not fused, or of the head: our kernel, or cuBLASLt.
+  bool IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const;
   // A product's bfloat16 input in the type that `weight` needs: `from` itself, or `to` and `scale`
   // after quantising it. Returns the input.
   absl::StatusOr<const void*> Quantised(const cuda::MatrixView& weight, const void* from, void* to,

@@ -22,6 +22,7 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
              << c.shape.stages;
 }
 
+DType TypeOf(bool fp8) { return fp8 ? DType::kF8E4M3 : DType::kBF16; }
 DecodeGemmShape Tile(int rows, int tokens, int split, int stages) {
   DecodeGemmShape s;
   s.row_tile = rows, s.groups = tokens / 64, s.split = split, s.stages = stages;
@@ -40,8 +41,8 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
   if (epilogue != GemmEpilogue::kResidual) {
     cases.push_back({50, 20000, 144}), cases.push_back({100, 20000, 144});
   }
-  for (const int row_tile : {32, 64, 96, 128, 192}) {
-    for (const int split : {1, 2, 4}) {
+  for (const int row_tile : kDecodeGemmRowTiles) {
+    for (const int split : kDecodeGemmSplits) {
       for (const int stages : {0, 2}) {
         for (const Case& c : {Case{31, 416, 1408, Tile(row_tile, 64, split, stages)},
                               {100, 608, 528, Tile(row_tile, 128, split, stages)},
@@ -52,9 +53,7 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
       }
     }
   }
-  std::erase_if(cases, [&](const Case& c) {
-    return c.tokens > MaxDecodeGemmTokens(fp8 ? DType::kF8E4M3 : DType::kBF16);
-  });
+  std::erase_if(cases, [&](const Case& c) { return c.tokens > MaxDecodeGemmTokens(TypeOf(fp8)); });
   return cases;
 }
 
@@ -113,8 +112,7 @@ class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<b
   struct Problem {
     Problem(const Case& c, bool fp8)
         : c(c), x(c.tokens, c.cols, 1, fp8), w(c.rows, c.cols, 2, fp8), sums(Sums(fp8)) {
-      params.weight = {w.bytes.get(), fp8 ? w.scale.get() : nullptr,
-                       fp8 ? DType::kF8E4M3 : DType::kBF16, c.rows, c.cols};
+      params.weight = {w.bytes.get(), fp8 ? w.scale.get() : nullptr, TypeOf(fp8), c.rows, c.cols};
       params.x = x.bytes.get();
       params.x_scale = x.scale.get();
       params.tokens = c.tokens;
@@ -243,7 +241,7 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
 // A token's bits depend on the bucket alone, not on the tokens beside it.
 TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
   for (const int tokens : {64, 128, 256, 384}) {
-    if (tokens > MaxDecodeGemmTokens(fp8() ? DType::kF8E4M3 : DType::kBF16)) continue;
+    if (tokens > MaxDecodeGemmTokens(TypeOf(fp8()))) continue;
     const Case c = {tokens, 640, 1280};
     Problem problem(c, fp8());
     DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);

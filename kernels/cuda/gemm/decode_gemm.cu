@@ -76,9 +76,9 @@ cudaError_t InitDecodeGemm() {
   if (major != 9) return cudaErrorNotSupported;
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
   for (const int groups : {1, 2, 3}) {
-    for (const int row_tile : {32, 64, 96, 128, 192}) {
+    for (const int row_tile : kDecodeGemmRowTiles) {
       for (const bool fp8 : {false, true}) {
-        for (const int split : {1, 2, 4}) {
+        for (const int split : kDecodeGemmSplits) {
           for (const GemmEpilogue epilogue :
                {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
             DecodeGemmShape shape;

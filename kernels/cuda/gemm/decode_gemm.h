@@ -42,6 +42,10 @@ struct DecodeGemmShape {
 
   int blocks() const { return row_tiles * token_tiles * split; }
 };
+// Tiles and splits that there may be, and how many warpgroups so many tokens take.
+inline constexpr int kDecodeGemmRowTiles[] = {192, 128, 96, 64, 32};
+inline constexpr int kDecodeGemmSplits[] = {1, 2, 4};
+constexpr int DecodeGemmGroups(int32_t tokens) { return tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3; }
 // Whether there is an instance for a cut. A block of a split finishes whole sixteens of rows; with
 // SwiGLU as many of gate as of up, with the residual whole sums of squares. 192 rows are too many
 // registers beside a residual. Three warpgroups have the cuts that two tiles of their tokens need.

@@ -81,15 +81,15 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
 // decode-gemm.md
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
-  const int groups = tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3;
+  const int groups = DecodeGemmGroups(tokens);
   constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
   const auto rank = [](const DecodeGemmShape& s) {
     return s.row_tile == 0 ? 3 : !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
   };
   DecodeGemmShape best;
-  for (const int row_tile : {192, 128, 96, 64, 32}) {
-    for (const int split : {1, 2, 4}) {
+  for (const int row_tile : kDecodeGemmRowTiles) {
+    for (const int split : kDecodeGemmSplits) {
       if (row_tile == 192 && tokens <= groups * 64) continue;
       if (split > 1 && k_blocks < split * kFewestKBlocks) continue;
       if (split == 4 && groups > 1) continue;

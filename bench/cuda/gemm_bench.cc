@@ -140,7 +140,7 @@ struct Bench {
       std::printf("%-8s T %4d  floor %5.1f us  cublaslt %6.1f, best of 16 %6.1f (%4.0f TFLOP/s)",
                   name, tokens, floor, first, best, flop / best * 1e-6);
       if (fp8) std::printf("  unscaled %6.1f", unscaled);
-      if (tokens <= kMaxDecodeGemmTokens) Own(weights, x, scale, out, tokens, epilogue, floor);
+      if (tokens <= MaxDecodeGemmTokens(type)) Own(weights, x, scale, out, tokens, epilogue, floor);
       std::puts("");
       std::fflush(stdout);
     }
@@ -156,6 +156,8 @@ struct Bench {
     DecodeGemmParams p;
     p.x = x, p.x_scale = scale, p.tokens = tokens, p.epilogue = epilogue, p.out = out;
     p.residual = residual, p.next_norm = scale, p.square_sums_out = squares, p.overlap = true;
+    p.residual_norm = scale, p.out_scale = squares + 32768;
+    p.squares = reinterpret_cast<uint32_t*>(squares + 49152);
     if (w.cols == 2048) {  // as in a step, where down has no norm in front of it
       p.square_sums = squares + 65536, p.num_square_sums = 64, p.eps = 1e-5f;
     }

@@ -39,6 +39,11 @@ int64_t OSquares(const CudaSizes& s) {
 int64_t XSquares(const CudaSizes& s) {
   return cuda::kMaxDecodeGemmTokens * cuda::CeilDiv(s.config.hidden_size, cuda::kSquareSumRows);
 }
+// What fused FP8 layers hand on beside their activations, in words.
+int64_t Fp8Words(const CudaSizes& s) {
+  if (!s.fp8_weights) return 0;
+  return cuda::MaxDecodeGemmTokens(DType::kF8E4M3) * int64_t{1 + cuda::kSquareStride};
+}
 size_t PrefillWorkspace(const CudaSizes& s) {
   const int32_t states = cuda::MaxPrefillWorkspaceStates(
       s.max_tokens, s.num_slots, s.config.head_dim, s.activation, s.state_dtype);
@@ -73,8 +78,8 @@ int64_t CudaSizes::WorkspaceBytes() const {
   const int64_t d = config.hidden_size, a = static_cast<int64_t>(SizeOf(activation));
   const int64_t per_token = d * (4 + 2 * a) + 16 + std::max(AttentionBytes(*this), MlpBytes(*this));
   const int64_t head = int64_t{LogitChunk()} * (d * a + 4 * int64_t{config.vocab_size});
-  return PaddedTokens() * per_token + 4 * (OSquares(*this) + XSquares(*this)) + head +
-         static_cast<int64_t>(PrefillWorkspace(*this)) +
+  return PaddedTokens() * per_token + 4 * (OSquares(*this) + XSquares(*this) + Fp8Words(*this)) +
+         head + static_cast<int64_t>(PrefillWorkspace(*this)) +
          static_cast<int64_t>(cuda::Gemm::kWorkspaceBytes + MaxStepBytes(max_tokens, num_slots));
 }
 
@@ -147,6 +152,11 @@ absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaA
   RETURN_IF_ERROR(memory->Take(&out->act_scale, tokens, "activation scales"));
   RETURN_IF_ERROR(memory->Take(&out->o_squares, OSquares(s), "sums of squares"));
   RETURN_IF_ERROR(memory->Take(&out->x_squares, XSquares(s), "sums of squares"));
+  if (s.fp8_weights) {
+    const int64_t most = cuda::MaxDecodeGemmTokens(DType::kF8E4M3);
+    RETURN_IF_ERROR(memory->Take(&out->x_norm, most, "norms"));
+    RETURN_IF_ERROR(memory->Take(&out->act_squares, most * cuda::kSquareStride, "sums of squares"));
+  }
   uint8_t* shared = nullptr;
   RETURN_IF_ERROR(
       memory->Take(&shared, tokens * std::max(AttentionBytes(s), MlpBytes(s)), "activations"));

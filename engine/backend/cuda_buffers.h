@@ -74,9 +74,12 @@ struct CudaActivations {
   void* o = nullptr;           // [T][d]
   void* gate_up = nullptr;     // [T][2m]
   void* act = nullptr;         // [T][m]
-  float* act_scale = nullptr;  // [T]
+  float* act_scale = nullptr;  // [T]; fused FP8 layers: of delta
   float* o_squares = nullptr;  // [T][d / kSumSquareGroup] partial sums of squares of o
   float* x_squares = nullptr;  // [kMaxDecodeGemmTokens][d / kSquareSumRows], likewise of x
+  // FP8 alone, of MaxDecodeGemmTokens(kF8E4M3) rows.
+  float* x_norm = nullptr;          // [T] Euclidean
+  uint32_t* act_squares = nullptr;  // [T][kSquareStride] DecodeGemmParams::squares
   void* gemm_workspace = nullptr;
 };
 

@@ -98,6 +98,7 @@ absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm
   p.out = buffers_.activations.h;
   p.out_type = weight.type;
   p.out_scale = buffers_.activations.h_scale;
+  if (IsFused(rows)) p.norm_out = buffers_.activations.x_norm;
   p.rows = rows;
   p.d = model_.d;
   p.eps = model_.norm_eps;
@@ -133,7 +134,7 @@ absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer
   cuda::DecodeStepParams p;
   p.qfi = RecurrenceInput();
   p.o = buffers_.activations.o;
-  if (DefersGNorm(shape)) p.sum_squares = buffers_.activations.o_squares;
+  if (DefersGNorm()) p.sum_squares = buffers_.activations.o_squares;
   p.lower_bound = model_.layers[layer].lower_bound;
   p.slots = Array<int32_t>(shape.decode_slots);
   p.token_rows = Array<int32_t>(shape.decode_rows);
@@ -169,6 +170,7 @@ absl::Status CudaForward::PrefillRecurrence(const StepShape& shape, int32_t laye
   cuda::PrefillParams p;
   p.qfi = RecurrenceInput();
   p.o = buffers_.activations.o;
+  if (DefersGNorm()) p.sum_squares = buffers_.activations.o_squares;
   p.lower_bound = lower_bound;
   p.items = Array<cuda::PrefillItem>(shape.prefill_items);
   p.workspace = buffers_.prefill_workspace;
@@ -216,75 +218,76 @@ bool CudaForward::IsFused(int64_t rows) const {
          IsOwnProduct(w.down, rows, cuda::GemmEpilogue::kResidual);
 }
 
-absl::StatusOr<const void*> CudaForward::Quantised(const cuda::MatrixView& weight, const void* from,
-                                                   void* to, float* scale, int64_t rows,
-                                                   cudaStream_t stream) {
-  if (weight.type != DType::kF8E4M3) return from;
-  CUDA_RETURN_IF_ERROR(
-      cuda::QuantizeRows({from, DType::kBF16, to, scale, rows, weight.cols, overlap_}, stream));
-  return to;
-}
-
 // Between the products: delta = x attn_norm (from down, for the next layer) or x mlp_norm (from o),
 // neither divided by the root of x's mean square, which x_squares brings to the next product. FP8:
-// quantised into h, as the MLP's activations, in gate_up, are into act.
+// delta act_scale is that, and x_norm and act_squares bring what bounds it to o and down.
 absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int32_t rows = shape.padded_tokens;
-  const bool last = layer + 1 == model_.num_layers, fp8 = w.qfi.type == DType::kF8E4M3;
-  const auto product = [&](const cuda::MatrixView& weight, const void* x, const float* x_scale,
-                           bool divide) {
+  const bool fp8 = IsFp8();
+  const cuda::LayerView* next = layer + 1 < model_.num_layers ? &w + 1 : nullptr;
+  const auto product = [&](const cuda::MatrixView& weight, const void* x) {
     cuda::DecodeGemmParams p;
     p.weight = weight;
     p.x = x;
-    p.x_scale = x_scale;
     p.tokens = rows;
     p.overlap = overlap_;
-    if (divide) {
-      p.square_sums = a.x_squares;
-      p.num_square_sums = static_cast<int32_t>(cuda::CeilDiv(model_.d, cuda::kSquareSumRows));
-      p.eps = model_.norm_eps;
-    }
     return p;
   };
-  const auto add = [&](cuda::DecodeGemmParams& p, const float* next_norm) {
+  const auto divide = [&](cuda::DecodeGemmParams& p) {  // of delta
+    p.x_scale = a.act_scale;
+    p.square_sums = a.x_squares;
+    p.num_square_sums = static_cast<int32_t>(cuda::CeilDiv(model_.d, cuda::kSquareSumRows));
+    p.eps = model_.norm_eps;
+    p.norm_out = a.x_norm;
+  };
+  const auto add = [&](cuda::DecodeGemmParams& p, const float* next_norm, float largest_next_norm,
+                       float row_norm) {
     p.epilogue = cuda::GemmEpilogue::kResidual;
     p.residual = a.x;
     p.next_norm = next_norm;
     p.out = a.delta;
     p.square_sums_out = a.x_squares;
+    p.out_scale = a.act_scale;
+    p.residual_norm = a.x_norm;
+    p.largest_next_norm = largest_next_norm;
+    p.largest_row_norm = row_norm;
   };
-  const void* in = a.h;
+  cuda::DecodeGemmParams qfi = product(w.qfi, layer == 0 ? a.h : a.delta);
   if (layer == 0) {
     RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, rows, stream));
+    qfi.x_scale = a.h_scale;
   } else {
-    ASSIGN_OR_RETURN(in, Quantised(w.qfi, a.delta, a.h, a.h_scale, rows, stream));
+    divide(qfi);
   }
-  cuda::DecodeGemmParams qfi = product(w.qfi, in, a.h_scale, layer > 0);
   qfi.out = a.qfi;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(qfi, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
   RETURN_IF_ERROR(Recurrence(shape, layer, stream));
 
-  const bool defers = DefersGNorm(shape);
+  const bool defers = DefersGNorm();
   if (!defers) RETURN_IF_ERROR(GNorm(shape, layer, stream));
-  cuda::DecodeGemmParams o = product(w.o, defers ? a.o : a.h, a.h_scale, false);
+  cuda::DecodeGemmParams o = product(w.o, defers ? a.o : a.h);
   if (defers) {
     o.square_sums = a.o_squares;
     o.num_square_sums = model_.d / cuda::kSumSquareGroup;
     o.eps = model_.g_norm_eps;
+  } else {
+    o.x_scale = a.h_scale;
   }
-  add(o, w.mlp_norm);
+  add(o, w.mlp_norm, w.largest_mlp_norm, w.o_row_norm);
+  o.next_squares = a.act_squares;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(o, stream));
-  ASSIGN_OR_RETURN(in, Quantised(w.gate_up, a.delta, a.h, a.h_scale, rows, stream));
-  cuda::DecodeGemmParams gate_up = product(w.gate_up, in, a.h_scale, true);
+  cuda::DecodeGemmParams gate_up = product(w.gate_up, a.delta);
+  divide(gate_up);
   gate_up.epilogue = cuda::GemmEpilogue::kSwiGlu;
-  gate_up.out = fp8 ? a.gate_up : a.act;
+  gate_up.out = a.act;
+  gate_up.squares = a.act_squares;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(gate_up, stream));
-  ASSIGN_OR_RETURN(in, Quantised(w.down, gate_up.out, a.act, a.act_scale, rows, stream));
-  cuda::DecodeGemmParams down = product(w.down, in, a.act_scale, false);
-  add(down, last ? nullptr : model_.layers[layer + 1].attn_norm);
+  cuda::DecodeGemmParams down = product(w.down, a.act);
+  if (fp8) down.squares = a.act_squares;
+  add(down, next ? next->attn_norm : nullptr, next ? next->largest_attn_norm : 0, w.down_row_norm);
   return CudaStatus(cuda::DecodeGemm(down, stream), "down product");
 }
 
@@ -297,7 +300,7 @@ absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaS
   RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
   RETURN_IF_ERROR(Recurrence(shape, layer, stream));
-  const bool defers = DefersGNorm(shape);
+  const bool defers = DefersGNorm();
   if (!defers) RETURN_IF_ERROR(GNorm(shape, layer, stream));
   return UnscaledProduct(w.o, defers ? a.o : a.h, a.h_scale, a.delta, rows, stream);
 }
@@ -306,7 +309,7 @@ absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
-  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(shape), rows, stream));
+  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(), rows, stream));
   RETURN_IF_ERROR(UnscaledProduct(w.gate_up, a.h, a.h_scale, a.gate_up, rows, stream));
   cuda::SwiGluParams p;
   p.gate_up = a.gate_up;

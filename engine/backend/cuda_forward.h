@@ -62,19 +62,15 @@ class CudaForward {
   // cuda-step.md).
   absl::Status FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream);
   bool IsFused(int64_t rows) const;
+  bool IsFp8() const { return model_.layers[0].qfi.type == DType::kF8E4M3; }
   bool IsOwnProduct(const cuda::MatrixView& weight, int64_t rows,
                     cuda::GemmEpilogue epilogue) const;
   // Likewise of a layer that is not fused, or of the head: our kernel, or cuBLASLt.
   bool IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const;
-  // A product's bfloat16 input in the type that `weight` needs: `from` itself, or `to` and `scale`
-  // after quantising it. Returns the input.
-  absl::StatusOr<const void*> Quantised(const cuda::MatrixView& weight, const void* from, void* to,
-                                        float* scale, int64_t rows, cudaStream_t stream);
   // o goes into its product as the recurrence leaves it; whoever takes the product's output divides
-  // by the root of o_squares.
-  bool DefersGNorm(const StepShape& shape) const {
-    return model_.g_norm_in_o && model_.head_dim % cuda::kSumSquareGroup == 0 &&
-           shape.prefill_items.count == 0;
+  // by the root of o_squares. FP8 needs o's norm to quantise it.
+  bool DefersGNorm() const {
+    return model_.g_norm_in_o && model_.head_dim % cuda::kSumSquareGroup == 0;
   }
   // h = g_norm(o).
   absl::Status GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream);

@@ -25,7 +25,8 @@ absl::Status WeightUploader::Init() {
 }
 
 absl::Status WeightUploader::Matrix(std::span<const TensorView* const> parts, DType type,
-                                    const char* what, cuda::MatrixView* out) {
+                                    const char* what, cuda::MatrixView* out,
+                                    const float* col_factor) {
   out->type = type;
   out->cols = parts[0]->shape.back();
   out->rows = 0;
@@ -39,14 +40,14 @@ absl::Status WeightUploader::Matrix(std::span<const TensorView* const> parts, DT
   }
   int64_t row = 0;
   for (const TensorView* part : parts) {
-    RETURN_IF_ERROR(Rows(*part, out->cols, *out, row));
+    RETURN_IF_ERROR(Rows(*part, out->cols, *out, row, col_factor));
     row += part->size() / out->cols;
   }
   return absl::OkStatus();
 }
 
 absl::Status WeightUploader::Rows(const TensorView& part, int64_t cols, const cuda::MatrixView& out,
-                                  int64_t first_row) {
+                                  int64_t first_row, const float* col_factor) {
   const int64_t rows = part.size() / cols;
   const int64_t row_bytes = cols * static_cast<int64_t>(SizeOf(part.dtype));
   const int64_t chunk = std::max<int64_t>(1, static_cast<int64_t>(kStagingBytes) / row_bytes);
@@ -63,9 +64,9 @@ absl::Status WeightUploader::Rows(const TensorView& part, int64_t cols, const cu
     CUDA_RETURN_IF_ERROR(cudaMemcpyAsync(as_is ? dst : device_[i], host_[i], n * row_bytes,
                                          cudaMemcpyHostToDevice, stream_));
     if (!as_is && out.type == DType::kF8E4M3) {
-      CUDA_RETURN_IF_ERROR(cuda::QuantizeRows(
-          {device_[i], part.dtype, dst, const_cast<float*>(out.scale) + first_row + begin, n, cols},
-          stream_));
+      float* scale = const_cast<float*>(out.scale) + first_row + begin;
+      CUDA_RETURN_IF_ERROR(
+          cuda::QuantizeRows({device_[i], part.dtype, dst, scale, n, cols, col_factor}, stream_));
     } else if (!as_is) {
       CUDA_RETURN_IF_ERROR(
           cuda::Convert({device_[i], part.dtype, dst, out.type, n * cols}, stream_));

@@ -20,18 +20,21 @@ class WeightUploader {
   ~WeightUploader();
 
   absl::Status Init();
-  // The tensors' rows under each other, as one [rows, cols] matrix of `type`.
+  // The tensors' rows under each other, as one [rows, cols] matrix of `type`. kF8E4M3: with its
+  // columns times col_factor, [cols] on the device, if there is one.
   absl::Status Matrix(std::span<const TensorView* const> parts, DType type, const char* what,
-                      cuda::MatrixView* out);
+                      cuda::MatrixView* out, const float* col_factor = nullptr);
   absl::Status Floats(const std::vector<float>& values, const char* what, const float** out);
   // Waits for every copy.
   absl::Status Finish();
+  // What enqueues work on uploaded matrices uses this.
+  cudaStream_t stream() const { return stream_; }
 
  private:
   static constexpr size_t kStagingBytes = size_t{64} << 20;
 
   absl::Status Rows(const TensorView& part, int64_t cols, const cuda::MatrixView& out,
-                    int64_t first_row);
+                    int64_t first_row, const float* col_factor);
 
   DeviceMemory* memory_;
   DeviceMemory staging_memory_;

@@ -28,6 +28,10 @@ struct LayerView {
   const float* mlp_norm = nullptr;     // [d]
   const float* lower_bound = nullptr;  // [d]; zeros in layer 0 and without lower bounds
   const float* conv = nullptr;         // [3 (q, f, i)][d][conv_size], or null
+  // kF8E4M3: the largest Euclidean norms of rows, and the largest |weights| of norms. up's rows and
+  // down's columns are balanced (gemm/fp8_range.h).
+  float o_row_norm = 0, down_row_norm = 0;
+  float largest_attn_norm = 0, largest_mlp_norm = 0;
 };
 
 struct ModelView {

@@ -1,10 +1,12 @@
 #include "kernels/cuda/gemm/decode_gemm.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <ostream>
 #include <tuple>
 
+#include "kernels/cuda/gemm/fp8_range.h"
 #include "kernels/cuda/mlp/mlp.h"
 #include "tests/kernels_cuda/device_test.h"
 
@@ -69,8 +71,18 @@ double Dot(const double* a, const double* b, int64_t n) {
 }
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
+float LargestNorm(const std::vector<double>& rows, int64_t cols) {
+  double largest = 0;
+  for (size_t i = 0; i < rows.size(); i += cols) {
+    double sum = 0;
+    for (int64_t c = 0; c < cols; ++c) sum += rows[i + c] * rows[i + c];
+    largest = std::max(largest, sum);
+  }
+  return static_cast<float>(std::sqrt(largest));
+}
+
 // x and W as the device has them, and what is to come out.
-class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<bool> {
+class DecodeGemmFp8Test : public DeviceTest {
  protected:
   void SetUp() override {
     DeviceTest::SetUp();
@@ -78,7 +90,6 @@ class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<b
     if (!hopper_) GTEST_SKIP() << "wgmma needs compute capability 9.0";
     ASSERT_CUDA(InitDecodeGemm());
   }
-  bool fp8() const { return GetParam(); }
 
   struct Operand {
     Operand(int64_t rows, int64_t cols, uint32_t seed, bool fp8)
@@ -130,11 +141,11 @@ class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<b
       }
       return found;
     }
-    // Divides the sums by norms that `n` partial sums make up.
-    void DivideByNorms(int n) {
+    // Divides the sums by norms that `n` partial sums of about `square` make up.
+    void DivideByNorms(int n, float square = 40) {
       const auto squares = Normal(c.tokens * n, 5);
       std::vector<float> positive;
-      for (const float v : squares) positive.push_back(v * v * 40);
+      for (const float v : squares) positive.push_back(v * v * square);
       norm_parts.reset(new DeviceArray<float>(positive));
       params.square_sums = norm_parts->get();
       params.num_square_sums = n;
@@ -146,18 +157,25 @@ class DecodeGemmTest : public DeviceTest, public ::testing::WithParamInterface<b
         for (int64_t r = 0; r < c.rows; ++r) sums[t * c.rows + r] *= scale;
       }
     }
-    cudaError_t Run() {
-      if (c.shape.row_tile == 0) return DecodeGemm(params, nullptr);
-      const DecodeGemmShape shape = CompleteDecodeGemm(c.shape, c.rows, c.cols, c.tokens,
-                                                       params.weight.type, params.epilogue);
-      return DecodeGemm(params, shape, nullptr);
+    DecodeGemmShape Shape() const {
+      if (c.shape.row_tile == 0) {
+        return ChooseDecodeGemm(c.rows, c.cols, c.tokens, params.weight.type, params.epilogue);
+      }
+      return CompleteDecodeGemm(c.shape, c.rows, c.cols, c.tokens, params.weight.type,
+                                params.epilogue);
     }
+    cudaError_t Run() { return DecodeGemm(params, Shape(), nullptr); }
     Case c;
     Operand x, w;
     std::vector<double> sums;
     std::unique_ptr<DeviceArray<float>> norm_parts;
     DecodeGemmParams params;
   };
+};
+
+class DecodeGemmTest : public DecodeGemmFp8Test, public ::testing::WithParamInterface<bool> {
+ protected:
+  bool fp8() const { return GetParam(); }
   double tolerance() const { return fp8() ? 5e-3 : 1e-5; }
 };
 
@@ -192,20 +210,41 @@ TEST_P(DecodeGemmTest, DividesByTheNorm) {
 TEST_P(DecodeGemmTest, SwiGlu) {
   for (const Case& c : Cases(GemmEpilogue::kSwiGlu, fp8())) {
     Problem problem(c, fp8());
-    problem.DivideByNorms(8);
+    // FP8: sums of about 3, few of which lead beyond 448.
+    const float cols = static_cast<float>(c.cols);
+    problem.DivideByNorms(8, fp8() ? cols * cols / 72 : 40);
     const int64_t m = c.rows / 2;
-    DeviceArray<__nv_bfloat16> out(c.tokens * m);
+    DeviceArray<__nv_bfloat16> wide(c.tokens * m);
+    DeviceArray<__nv_fp8_e4m3> out(c.tokens * m);
+    DeviceArray<uint32_t> squares(std::vector<uint32_t>(c.tokens * kSquareStride, 0));
     problem.params.epilogue = GemmEpilogue::kSwiGlu;
-    problem.params.out = out.get();
+    problem.params.out = fp8() ? static_cast<void*>(out.get()) : wide.get();
+    problem.params.squares = squares.get();
     ASSERT_CUDA(problem.Run()) << c;
-    std::vector<double> expected;
+    std::vector<double> expected, expected_squares;
     for (int64_t t = 0; t < c.tokens; ++t) {
+      double sum = 0;
       for (int64_t r = 0; r < m; ++r) {
-        const double gate = problem.sums[t * c.rows + r], up = problem.sums[t * c.rows + m + r];
-        expected.push_back(gate * Sigmoid(gate) * up);
+        const double gate = problem.sums[t * c.rows + r], up = problem.sums[t * c.rows + m + r],
+                     act = gate * Sigmoid(gate) * up;
+        expected.push_back(fp8() ? std::clamp(act, -448.0, 448.0) : act);
+        sum += act * act;
       }
+      expected_squares.push_back(sum);
     }
-    EXPECT_LE(RelativeError(ToDouble(out.Read()), expected), fp8() ? 1e-2 : 4e-3) << c;
+    if (!fp8()) {
+      EXPECT_LE(RelativeError(ToDouble(wide.Read()), expected), 4e-3) << c;
+      continue;
+    }
+    EXPECT_LE(RelativeError(ToDouble(out.Read()), expected), 4e-2) << c;
+    // Every block rounds up.
+    const auto sums = squares.Read();
+    const double blocks = static_cast<double>(CeilDiv(m, 16));
+    ASSERT_EQ(SwiGluSquareUnit(m), 1);
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      EXPECT_GE(sums[t * kSquareStride], expected_squares[t] * 0.97) << c;
+      EXPECT_LE(sums[t * kSquareStride], expected_squares[t] * 1.03 + blocks) << c;
+    }
   }
 }
 
@@ -215,13 +254,29 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
     const auto before = Normal(c.tokens * c.rows, 6), norm = Normal(c.rows, 7);
     const int64_t parts = CeilDiv(c.rows, kSquareSumRows);
     DeviceArray<float> residual(before), weight(norm), squares(c.tokens * parts);
-    DeviceArray<__nv_bfloat16> out(c.tokens * c.rows);
+    DeviceArray<__nv_bfloat16> wide(c.tokens * c.rows);
+    DeviceArray<__nv_fp8_e4m3> narrow(c.tokens * c.rows);
     problem.params.epilogue = GemmEpilogue::kResidual;
     problem.params.residual = residual.get();
     ASSERT_CUDA(problem.Run()) << c;  // without a norm behind it
     problem.params.next_norm = weight.get();
-    problem.params.out = out.get();
+    problem.params.out = fp8() ? static_cast<void*>(narrow.get()) : wide.get();
     problem.params.square_sums_out = squares.get();
+    std::vector<float> norms;
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      double sum = 0;
+      for (int64_t r = 0; r < c.rows; ++r) {
+        const double v = before[t * c.rows + r] + problem.sums[t * c.rows + r];
+        sum += v * v;
+      }
+      norms.push_back(static_cast<float>(std::sqrt(sum)));
+    }
+    DeviceArray<float> residual_norm(norms), out_scale(c.tokens);
+    problem.params.residual_norm = residual_norm.get();
+    problem.params.out_scale = out_scale.get();
+    // The input's norm is only about sqrt(cols).
+    problem.params.largest_row_norm = 1.3f * LargestNorm(problem.w.exact, c.cols);
+    problem.params.largest_next_norm = LargestNorm(ToDouble(norm), 1);
     ASSERT_CUDA(problem.Run()) << c;
     std::vector<double> x, scaled, sums(c.tokens * parts);
     for (int64_t t = 0; t < c.tokens; ++t) {
@@ -233,8 +288,55 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
       }
     }
     EXPECT_LE(RelativeError(ToDouble(residual.Read()), x), tolerance()) << c;
-    EXPECT_LE(RelativeError(ToDouble(out.Read()), scaled), fp8() ? 6e-3 : 3e-3) << c;
     EXPECT_LE(RelativeError(ToDouble(squares.Read()), sums), 2 * tolerance()) << c;
+    if (!fp8()) {
+      EXPECT_LE(RelativeError(ToDouble(wide.Read()), scaled), 3e-3) << c;
+      continue;
+    }
+    auto out = ToDouble(narrow.Read());
+    const auto scale = out_scale.Read();
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      const float most =
+          problem.params.largest_next_norm * (norms[t] + 1.07f * problem.params.largest_row_norm *
+                                                             std::sqrt(static_cast<float>(c.cols)));
+      EXPECT_NEAR(scale[t], most / 448, 1e-5f * scale[t]);
+      for (int64_t r = 0; r < c.rows; ++r) {
+        EXPECT_LT(std::abs(out[t * c.rows + r]), 448) << c << ", limited";
+        out[t * c.rows + r] *= scale[t];
+      }
+    }
+    EXPECT_LE(RelativeError(out, scaled), 4e-2) << c;
+  }
+}
+
+// FP8: the norms that square sums tell, and a bound by the squares of the input.
+TEST_F(DecodeGemmFp8Test, KnowsTheNormOfItsInput) {
+  Problem problem({100, 256, 1024}, true);
+  problem.DivideByNorms(72);
+  DeviceArray<float> residual(std::vector<float>(100 * 256, 0.0f)), norm_out(100), out_scale(100),
+      residual_norm(std::vector<float>(100, 2.0f)), weight(std::vector<float>(256, 1.0f)),
+      square_sums(100 * 8);
+  std::vector<uint32_t> input(100 * kSquareStride);
+  for (int t = 0; t < 100; ++t) input[t * kSquareStride] = 100 + t * t;
+  DeviceArray<uint32_t> squares(input), next(input);
+  DeviceArray<__nv_fp8_e4m3> out(100 * 256);
+  DecodeGemmParams& p = problem.params;
+  p.epilogue = GemmEpilogue::kResidual;
+  p.residual = residual.get(), p.next_norm = weight.get(), p.out = out.get();
+  p.square_sums_out = square_sums.get(), p.norm_out = norm_out.get();
+  p.out_scale = out_scale.get(), p.squares = squares.get(), p.next_squares = next.get();
+  p.residual_norm = residual_norm.get(), p.largest_row_norm = 3, p.largest_next_norm = 5;
+  ASSERT_CUDA(problem.Run());
+  EXPECT_LE(RelativeError(ToDouble(residual.Read()), problem.sums), 5e-3);
+  EXPECT_EQ(next.Read(), std::vector<uint32_t>(input.size(), 0));
+  const auto norms = norm_out.Read(), scales = out_scale.Read();
+  const auto parts = problem.norm_parts->Read();
+  for (int t = 0; t < 100; ++t) {
+    double sum = 0;
+    for (int i = 0; i < 72; ++i) sum += parts[t * 72 + i];
+    EXPECT_NEAR(norms[t], std::sqrt(sum), 1e-5 * norms[t]);
+    EXPECT_NEAR(scales[t], 5 * (2 + 1.07 * 3 * std::sqrt(input[t * kSquareStride])) / 448,
+                1e-5 * scales[t]);
   }
 }
 
@@ -258,6 +360,55 @@ TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
       EXPECT_EQ(a[(c.tokens - 1) * c.rows + r], b[(c.tokens - 1) * c.rows + r]);
     }
   }
+}
+
+// Inputs in line with gate and up are the worst there can be.
+TEST_F(DecodeGemmFp8Test, BalancedSwiGluStaysInRange) {
+  const int64_t m = 48, d = 256;
+  std::vector<float> weights = Normal(2 * m * d, 3);
+  const auto norm = Normal(d, 4);
+  for (int64_t r = 0; r < 2 * m; ++r) {
+    for (int64_t c = 0; c < d; ++c) {
+      weights[r * d + c] *= std::exp2(static_cast<float>(r % 7 * 3 - 9));
+      if (r >= m && r % 3 == 0) weights[r * d + c] = 0.5f * weights[(r - m) * d + c];
+      if (r == m + 1) weights[r * d + c] = 0;
+    }
+  }
+  DeviceArray<float> source(weights), scale(2 * m), dnorm(norm), factor(m),
+      row_norm(std::vector<float>(1, 0.0f));
+  DeviceArray<__nv_fp8_e4m3> bytes(2 * m * d);
+  ASSERT_CUDA(
+      QuantizeRows({source.get(), DType::kF32, bytes.get(), scale.get(), 2 * m, d}, nullptr));
+  const auto before = scale.Read();
+  const MatrixView w = {bytes.get(), scale.get(), DType::kF8E4M3, 2 * m, d};
+  ASSERT_CUDA(LargestRowNorm(w, nullptr, row_norm.get(), nullptr));
+  ASSERT_CUDA(BalanceSwiGlu({w, dnorm.get(), factor.get()}, nullptr));
+  const auto after = scale.Read(), f = factor.Read();
+  auto values = ToDouble(bytes.Read());
+  std::vector<double> plain = values;
+  for (int64_t i = 0; i < 2 * m * d; ++i) plain[i] *= before[i / d], values[i] *= after[i / d];
+  EXPECT_NEAR(row_norm.Read()[0], LargestNorm(plain, d), 1e-5 * row_norm.Read()[0]);
+  double largest = 0;
+  for (int64_t j = 0; j < m; ++j) {
+    EXPECT_EQ(after[j], before[j]);
+    EXPECT_EQ(after[m + j] * f[j], before[m + j]);
+    EXPECT_EQ(std::exp2(std::round(std::log2(f[j]))), f[j]);
+    std::vector<double> a, b, x;
+    for (int64_t c = 0; c < d; ++c) {
+      a.push_back(values[j * d + c] * norm[c]);
+      b.push_back(values[(m + j) * d + c] * norm[c]);
+    }
+    const double na = std::sqrt(Dot(a.data(), a.data(), d)),
+                 nb = std::sqrt(Dot(b.data(), b.data(), d));
+    for (int64_t c = 0; c < d; ++c) x.push_back(a[c] / na + (nb > 0 ? b[c] / nb : 0));
+    const double nx = std::sqrt(Dot(x.data(), x.data(), d)) / std::sqrt(static_cast<double>(d));
+    for (double& v : x) v *= 1.0625 / nx;  // what e4m3's rounding can add
+    const double gate = Dot(a.data(), x.data(), d), up = Dot(b.data(), x.data(), d);
+    const double act = gate * Sigmoid(gate) * up;
+    EXPECT_LE(std::abs(act), 448) << j;
+    largest = std::max(largest, std::abs(act));
+  }
+  EXPECT_GT(largest, 200);  // and not by far
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, DecodeGemmTest, ::testing::Values(false, true),

@@ -92,6 +92,25 @@ TEST_F(MlpTest, EmbedTakesTokensFromTheBatchOrTheDevice) {
   }
 }
 
+TEST_F(MlpTest, QuantisesRowsWithColumnFactors) {
+  const int rows = 3, cols = 136;
+  const auto x = Normal(rows * cols, 1), factor = Normal(cols, 2);
+  DeviceArray<__nv_bfloat16> source(ToBf16(x));
+  DeviceArray<float> dfactor(factor), scale(rows);
+  DeviceArray<__nv_fp8_e4m3> out(rows * cols);
+  QuantizeRowsParams p = {source.get(), DType::kBF16, out.get(), scale.get(), rows, cols};
+  p.col_factor = dfactor.get();
+  ASSERT_CUDA(QuantizeRows(p, nullptr));
+  auto values = ToDouble(out.Read());
+  const auto s = scale.Read();
+  std::vector<double> expected;
+  for (int i = 0; i < rows * cols; ++i) {
+    values[i] *= s[i / cols];
+    expected.push_back(double{x[i]} * factor[i % cols]);
+  }
+  EXPECT_LE(RelativeError(values, expected), 0.04);
+}
+
 TEST_F(MlpTest, Convert) {
   const auto x = Normal(1001, 1);
   DeviceArray<float> dx(x), back(x.size());

@@ -126,12 +126,20 @@ TEST_F(NormTest, QuantisesRows) {
   const auto x = ToBf16(Normal(rows * d, 1));
   const auto w = Normal(d, 3);
   DeviceArray<__nv_bfloat16> dx(x);
-  DeviceArray<float> dw(w), scale(rows);
+  DeviceArray<float> dw(w), scale(rows), norms(rows);
   DeviceArray<__nv_fp8_e4m3> out(rows * d);
   RmsNormParams p;
   p.x = dx.get(), p.x_type = DType::kBF16, p.weight = dw.get(), p.out = out.get();
   p.out_type = DType::kF8E4M3, p.out_scale = scale.get(), p.rows = rows, p.d = d;
+  p.norm_out = norms.get();
   ASSERT_CUDA(RmsNorm(p, nullptr));
+  std::vector<double> expected_norms(rows);
+  for (int i = 0; i < rows * d; ++i) {
+    const double v = static_cast<float>(x[i]);
+    expected_norms[i / d] += v * v;
+  }
+  for (double& v : expected_norms) v = std::sqrt(v);
+  EXPECT_LE(RelativeError(ToDouble(norms.Read()), expected_norms), 1e-5);
   const auto q = out.Read();
   const auto s = scale.Read();
   std::vector<double> values;

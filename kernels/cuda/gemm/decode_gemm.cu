@@ -48,14 +48,16 @@ Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
 }
 
 bool Complete(const DecodeGemmParams& q) {
-  if (q.weight.type == DType::kF8E4M3 && (!q.weight.scale || !q.x_scale)) return false;
+  const bool fp8 = q.weight.type == DType::kF8E4M3;
+  if (fp8 && !q.weight.scale) return false;
   switch (q.epilogue) {
     case GemmEpilogue::kStore:
       return q.out && (q.out_type == DType::kF32 || q.out_type == DType::kBF16);
     case GemmEpilogue::kSwiGlu:
-      return q.out && q.out_type == DType::kBF16;
+      return q.out && (!fp8 || q.squares);
     case GemmEpilogue::kResidual:
-      return q.residual && (!q.next_norm || (q.out && q.square_sums_out));
+      return q.residual && (!q.next_norm || (q.out && q.square_sums_out &&
+                                             (!fp8 || (q.residual_norm && q.out_scale))));
   }
   return false;
 }
@@ -122,11 +124,19 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.square_sums = q.square_sums;
   p.num_square_sums = q.num_square_sums;
   p.eps = q.eps;
+  p.norm_out = q.norm_out;
   p.out = q.out;
   p.out_f32 = q.out_type == DType::kF32;
   p.residual = q.residual;
   p.next_norm = q.next_norm;
   p.square_sums_out = q.square_sums_out;
+  p.squares = q.squares;
+  p.next_squares = q.next_squares;
+  p.square_unit = SwiGluSquareUnit(q.epilogue == GemmEpilogue::kSwiGlu ? w.rows / 2 : w.cols);
+  p.residual_norm = q.residual_norm;
+  p.largest_row_norm = q.largest_row_norm;
+  p.largest_next_norm = q.largest_next_norm;
+  p.out_scale = q.out_scale;
   p.rows = static_cast<int>(w.rows);
   p.half_rows = q.epilogue == GemmEpilogue::kSwiGlu ? static_cast<int>(w.rows / 2) : 0;
   p.cols = static_cast<float>(w.cols);

@@ -1,6 +1,8 @@
 // Products of a decode step's tokens with a weight matrix, at the speed of the weights' bytes, with
 // what stands between two products of a layer in prologue and epilogue:
 //   sum[T, rows] = x[T, cols] W[rows, cols]^T, bfloat16 or FP8 (e4m3).
+// In FP8 the epilogues leave the next product's input in e4m3, at a scale that is known before the
+// sums are: no element can be larger than the norms of weights and input allow (fp8_range.h).
 //
 // sm_90a. Tokens are the 64-row operand of wgmma and the weights' rows its N. The kernel is meant
 // for programmatic dependent launch: a block streams weights, which no kernel writes, as soon as a
@@ -23,10 +25,15 @@ inline constexpr int32_t kSquareSumRows = 32;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
-  kSwiGlu,    // rows are [gate | up]: out[t][r] = swish(v[t][r]) v[t][rows / 2 + r], r < rows / 2
-  kResidual,  // residual[t][r] += v; with next_norm: out[t][r] = residual[t][r] next_norm[r] and
-              // square_sums_out[t][r / 32] = sum of 32 residual[t][r]^2
+  kSwiGlu,    // rows are [gate | up]: out[t][r] = swish(v[t][r]) v[t][rows / 2 + r], r < rows / 2.
+              // FP8: limited to +-448, and squares[t] gets the sum of out[t][r]^2
+  kResidual,  // residual[t][r] += v; with next_norm: out[t][r] = residual[t][r] next_norm[r] (FP8:
+              // out out_scale is) and square_sums_out[t][r / 32] = sum of 32 residual[t][r]^2
 };
+
+// Words from one token's `squares` to the next: a line each, or all blocks' additions would wait
+// for a few.
+inline constexpr int32_t kSquareStride = 32;
 
 // How a product is cut into blocks.
 struct DecodeGemmShape {
@@ -73,12 +80,13 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
 struct DecodeGemmParams {
   MatrixView weight;               // kBF16 or kF8E4M3
   const void* x = nullptr;         // [T, cols] of weight.type, 16-byte aligned
-  const float* x_scale = nullptr;  // [T], kF8E4M3
+  const float* x_scale = nullptr;  // [T], kF8E4M3, or null: ones
   int32_t tokens = 0;              // T <= MaxDecodeGemmTokens(weight.type)
   // RMSNorm's division, applied to the sums: v = sum / sqrt(sum_i square_sums[t][i] / cols + eps).
   const float* square_sums = nullptr;  // [T][num_square_sums], or null: v = sum
   int32_t num_square_sums = 0;
   float eps = 0;
+  float* norm_out = nullptr;  // kF8E4M3: [T] sqrt(sum_i square_sums[t][i]), or null
 
   GemmEpilogue epilogue = GemmEpilogue::kStore;
   void* out = nullptr;               // see GemmEpilogue; kSwiGlu and kResidual: kBF16
@@ -86,8 +94,30 @@ struct DecodeGemmParams {
   float* residual = nullptr;         // [T, rows]
   const float* next_norm = nullptr;  // [rows], or null: no out, no square_sums_out
   float* square_sums_out = nullptr;  // [T][CeilDiv(rows, kSquareSumRows)]
-  bool overlap = false;              // launch with PDL
+  // FP8: [T][kSquareStride], of which the first counts: sums of squares over SwiGluSquareUnit(), in
+  // integers because the order of their addition does not matter. kSwiGlu adds those of its output,
+  // each block's rounded up; kResidual reads those of its input (null: it has been divided by a
+  // norm) and sets next_squares, if not null, to zeros.
+  uint32_t* squares = nullptr;
+  uint32_t* next_squares = nullptr;
+  // kResidual, FP8, with next_norm: what bounds out after the addition,
+  //   |residual[t][r] next_norm[r]| <= largest_next_norm (residual_norm[t] +
+  //                                                       1.07 largest_row_norm input_norm[t])
+  // where input_norm is sqrt(cols) after a division by the norm and else what squares say; 1.07:
+  // for e4m3's rounding.
+  const float* residual_norm = nullptr;  // [T] Euclidean, before the addition
+  float largest_row_norm = 0;            // of weight
+  float largest_next_norm = 0;           // max_r |next_norm[r]|
+  float* out_scale = nullptr;            // [T]
+  bool overlap = false;                  // launch with PDL
 };
+// Unit of `squares` of rows of m values in e4m3's range, whose sum is below 2^32 of them.
+constexpr float SwiGluSquareUnit(int64_t m) {
+  constexpr double kMost = 448.0 * 448.0;
+  int64_t unit = 1;
+  while (kMost * static_cast<double>(m) > 2147483648.0 * static_cast<double>(unit)) unit *= 2;
+  return static_cast<float>(unit);
+}
 
 // Once per process and device. cudaErrorNotSupported before sm_90.
 cudaError_t InitDecodeGemm();

@@ -16,10 +16,13 @@ __device__ __forceinline__ int TokenOf(int h) {
 // What a token's sums are multiplied by, from partial sums of squares. They are asked for while the
 // products begin and added up behind them: a lane has every fourth quad of its tokens' sums,
 // kPrefetch of them early.
-template <int kPrefetch>
+template <int kPrefetch, bool kFp8>
 struct TokenScales {
   float4 v[2][kPrefetch > 0 ? kPrefetch : 1];
   float scale[2];
+  // kFp8: DecodeGemmParams'.
+  float residual_norm[2];
+  uint32_t squares[2];
 
   static __device__ __forceinline__ int64_t Row(const Place& place, int h) {
     return place.token0 + min(TokenOf(h), place.tokens - 1);
@@ -31,6 +34,10 @@ struct TokenScales {
     for (int h = 0; h < 2; ++h) {
       const int64_t token = Row(place, h);
       scale[h] = p.x_scale ? p.x_scale[token] : 1.0f;
+      if constexpr (kFp8) {
+        if (p.residual_norm) residual_norm[h] = p.residual_norm[token];
+        if (p.squares) squares[h] = p.squares[token * kSquareStride];
+      }
       const float* sums = p.square_sums + token * parts;
 #pragma unroll
       for (int i = 0; i < kPrefetch; ++i) {
@@ -61,8 +68,21 @@ struct TokenScales {
       }
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if constexpr (kFp8) {
+        if (p.norm_out && place.row_tile == 0 && place.split == 0 && side == 0) {
+          p.norm_out[Row(place, h)] = sqrtf(sum);
+        }
+      }
       scale[h] *= rsqrtf(sum / p.cols + p.eps);
     }
+  }
+  // The most that a token's residual can be, times the next norm's weight, over e4m3's 448.
+  __device__ __forceinline__ float OutScale(const KernelParams& p, int h) const {
+    constexpr float kRounding = 1.07f, kLeast = 1e-30f;
+    const float square = p.squares ? static_cast<float>(squares[h]) * p.square_unit : p.cols,
+                most = p.largest_next_norm *
+                       (residual_norm[h] + kRounding * p.largest_row_norm * sqrtf(square));
+    return fmaxf(most, kLeast) / 448.0f;
   }
 };
 
@@ -74,6 +94,15 @@ __device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
   packed.y = reinterpret_cast<const uint32_t&>(high);
   *reinterpret_cast<uint2*>(to) = packed;
 }
+
+__device__ __forceinline__ void Store4(__nv_fp8_e4m3* to, const float4& v) {
+  const uint32_t low = __nv_cvt_float2_to_fp8x2({v.x, v.y}, __NV_SATFINITE, __NV_E4M3),
+                 high = __nv_cvt_float2_to_fp8x2({v.z, v.w}, __NV_SATFINITE, __NV_E4M3);
+  *reinterpret_cast<uint32_t*>(to) = low | high << 16;
+}
+// What an epilogue leaves for the next product.
+template <bool kFp8>
+using NextInput = std::conditional_t<kFp8, __nv_fp8_e4m3, __nv_bfloat16>;
 
 // A thread's sums of 4 neighbouring rows and one token: rows 16 a + 4 (lane % 4), token lane / 4 +
 // 8 h of its warp's 16. The weights' tensor map puts the rows where wgmma's fragment makes them
@@ -168,7 +197,7 @@ struct Output {
   float* residual[2];
   float* squares[2];
 
-  template <int kRows, int kSplit, GemmEpilogue kEpilogue>
+  template <int kRows, int kSplit, GemmEpilogue kEpilogue, bool kFp8>
   static __device__ __forceinline__ Output Of(const KernelParams& p, const Place& place) {
     constexpr bool kSwiGlu = kEpilogue == GemmEpilogue::kSwiGlu;
     constexpr int kTile = kSwiGlu ? kRows / 2 : kRows;
@@ -180,7 +209,9 @@ struct Output {
     for (int h = 0; h < 2; ++h) {
       o.has[h] = TokenOf(h) < place.tokens;
       const int64_t token = place.token0 + TokenOf(h), at = token * width + o.row;
-      o.out[h] = static_cast<char*>(p.out) + at * (p.out_f32 ? 4 : 2);
+      constexpr int kNextBytes = sizeof(NextInput<kFp8>);
+      const int bytes = kEpilogue != GemmEpilogue::kStore ? kNextBytes : p.out_f32 ? 4 : 2;
+      o.out[h] = static_cast<char*>(p.out) + at * bytes;
       o.residual[h] = p.residual + at;
       o.squares[h] =
           p.square_sums_out + token * CeilDiv(p.rows, kSquareSumRows) + o.row / kSquareSumRows;
@@ -193,34 +224,14 @@ __device__ __forceinline__ float4 Scaled(const float4& v, float scale, const flo
   return {v.x * scale * weight.x, v.y * scale * weight.y, v.z * scale * weight.z,
           v.w * scale * weight.w};
 }
-// The weights' scales of a thread's quads. kHeld: all of them asked for at once, long before they
-// are needed, where there are registers; loads between the epilogue's stores wait for one another.
-template <bool kFp8, bool kHeld, int kParts, int kSixteens>
+// The weights' scales of a thread's quads, in shared memory; bfloat16: ones.
+template <bool kFp8>
 struct WeightScales {
-  static constexpr bool kInRegisters = kFp8 && kHeld;
-  const float* at[kParts];  // of the first quad
-  float4 v[kInRegisters ? kParts : 1][kInRegisters ? kSixteens : 1];
+  const float* first;  // of the first quad; kRows / 2 before up's if there are gate and up
+  int half;
 
-  __device__ __forceinline__ void Load(const KernelParams& p, const Output& out) {
-    if constexpr (kFp8) {
-      const int rows = kParts == 2 ? p.half_rows : p.rows;
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        at[part] = p.weight_scale + part * rows + out.row;
-        if constexpr (kHeld) {
-#pragma unroll
-          for (int a = 0; a < kSixteens; ++a)
-            if (out.row + a * 16 < rows) v[part][a] = Read(part, a);
-        }
-      }
-    }
-  }
-  __device__ __forceinline__ float4 Read(int part, int a) const {
-    return __ldg(reinterpret_cast<const float4*>(at[part] + a * 16));
-  }
   __device__ __forceinline__ float4 Of(int part, int a) const {
-    if constexpr (kInRegisters) return v[part][a];
-    if constexpr (kFp8) return Read(part, a);
+    if constexpr (kFp8) return *reinterpret_cast<const float4*>(first + part * half + a * 16);
     return {1, 1, 1, 1};
   }
 };
@@ -249,10 +260,21 @@ __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& o
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-template <typename W, int kRows, int kSplit>
-__device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output& out,
-                                            const float (&scale)[2], const W& weights,
+// Adds what the four lanes of a token have.
+__device__ __forceinline__ float SumOfLanes(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+__device__ __forceinline__ float SquareOf(const float4& v) {
+  return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
+}
+
+template <bool kFp8, typename W, int kRows, int kSplit>
+__device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Place& place,
+                                            const Output& out, const float (&scale)[2],
+                                            const W& weights,
                                             const Finished<kRows, kSplit, 2>& finished) {
+  float square[2] = {};
 #pragma unroll
   for (int a = 0; a < finished.kSixteens; ++a) {
     const int row = out.row + a * 16;
@@ -263,9 +285,26 @@ __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Output&
       if (!out.has[h]) continue;
       const float4 g = Scaled(finished.v[0][a][h], scale[h], gate);
       const float4 u = Scaled(finished.v[1][a][h], scale[h], up);
-      Store4(
-          static_cast<__nv_bfloat16*>(out.out[h]) + a * 16,
-          {FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z, FastSwish(g.w) * u.w});
+      const auto act = [&]() -> float4 {
+        return {FastSwish(g.x) * u.x, FastSwish(g.y) * u.y, FastSwish(g.z) * u.z,
+                FastSwish(g.w) * u.w};
+      };
+      if constexpr (kFp8) {
+        const float4 v = act();
+        Store4(static_cast<__nv_fp8_e4m3*>(out.out[h]) + a * 16, v);
+        square[h] += SquareOf(v);
+      } else {
+        Store4(static_cast<__nv_bfloat16*>(out.out[h]) + a * 16, act());
+      }
+    }
+  }
+  if constexpr (kFp8) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      square[h] = SumOfLanes(square[h]);
+      if (threadIdx.x % 4 != 0 || !out.has[h]) continue;
+      atomicAdd(p.squares + int64_t{place.token0 + TokenOf(h)} * kSquareStride,
+                static_cast<uint32_t>(fminf(ceilf(square[h] / p.square_unit), 2147483648.0f)));
     }
   }
 }
@@ -288,9 +327,11 @@ struct ResidualItems {
 };
 
 // x += sums, and what the next product needs: x times its norm's weight, sums of 32 squares.
-template <typename W, int kRows, int kSplit>
+// FP8: times `factor`, of the token.
+template <bool kFp8, typename W, int kRows, int kSplit>
 __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Output& out,
-                                              const float (&scale)[2], const W& weights,
+                                              const float (&scale)[2], const float (&factor)[2],
+                                              const W& weights,
                                               const Finished<kRows, kSplit, 1>& finished,
                                               ResidualItems& items) {
   static_assert(kSquareSumRows == 32);
@@ -310,35 +351,52 @@ __device__ __forceinline__ void AddToResidual(const KernelParams& p, const Outpu
         float4 x = items.x[i][h];
         AddTo(x, Scaled(finished.v[0][a][h], scale[h], weight));
         *reinterpret_cast<float4*>(out.residual[h] + a * 16) = x;
-        square[h] += (x.x * x.x + x.y * x.y) + (x.z * x.z + x.w * x.w);
+        square[h] += SquareOf(x);
         if (p.next_norm) {
           const float4& norm = items.norm[i];
-          Store4(static_cast<__nv_bfloat16*>(out.out[h]) + a * 16,
-                 {x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w});
+          float4 next = {x.x * norm.x, x.y * norm.y, x.z * norm.z, x.w * norm.w};
+          if constexpr (kFp8) {
+            next.x *= factor[h], next.y *= factor[h], next.z *= factor[h], next.w *= factor[h];
+          }
+          Store4(static_cast<NextInput<kFp8>*>(out.out[h]) + a * 16, next);
         }
       }
     }
     if (!p.next_norm) continue;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-      square[h] += __shfl_xor_sync(0xffffffffu, square[h], 1);
-      square[h] += __shfl_xor_sync(0xffffffffu, square[h], 2);
+      square[h] = SumOfLanes(square[h]);
       if (threadIdx.x % 4 == 0 && out.has[h]) out.squares[h][pair] = square[h];
     }
   }
 }
 
 // What happens to a thread's finished sums.
-template <GemmEpilogue kEpilogue, typename W, typename F>
-__device__ __forceinline__ void Finish(const KernelParams& p, const Output& out,
-                                       const float (&scale)[2], const W& weights, const F& finished,
+template <GemmEpilogue kEpilogue, bool kFp8, typename Scales, typename W, typename F>
+__device__ __forceinline__ void Finish(const KernelParams& p, const Place& place, const Output& out,
+                                       const Scales& scales, const W& weights, const F& finished,
                                        ResidualItems& items) {
   if constexpr (kEpilogue == GemmEpilogue::kResidual) {
-    AddToResidual(p, out, scale, weights, finished, items);
+    float factor[2] = {1, 1};
+    const bool first = place.row_tile == 0 && place.split == 0 && threadIdx.x % 4 == 0;
+    if (kFp8 && p.next_norm) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const float scale = scales.OutScale(p, h);
+        factor[h] = 1.0f / scale;
+        if (first && out.has[h]) p.out_scale[Scales::Row(place, h)] = scale;
+      }
+    }
+    if (kFp8 && p.next_squares) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h)
+        if (first && out.has[h]) p.next_squares[Scales::Row(place, h) * kSquareStride] = 0;
+    }
+    AddToResidual<kFp8>(p, out, scales.scale, factor, weights, finished, items);
   } else if constexpr (kEpilogue == GemmEpilogue::kSwiGlu) {
-    StoreSwiGlu(p, out, scale, weights, finished);
+    StoreSwiGlu<kFp8>(p, place, out, scales.scale, weights, finished);
   } else {
-    StoreSums(p, out, scale, weights, finished);
+    StoreSums(p, out, scales.scale, weights, finished);
   }
 }
 

@@ -25,6 +25,11 @@ struct Barriers {
   uint64_t empty[kMaxStages];
   uint64_t received[12];  // by warp: the sums of a split's other blocks
 };
+// FP8: the scales of a tile's rows, which come with the first stage.
+template <int kRows, bool kFp8>
+struct TileScales {
+  alignas(16) float of[kFp8 ? kRows : 4];
+};
 
 #ifdef HGRN2_HAS_WGMMA
 // A position in the ring of stages.
@@ -46,6 +51,7 @@ struct Producer {
   const Place& place;
   uint32_t stages;
   Barriers& barriers;
+  TileScales<kRows, kFp8>& scales;
 
   __device__ uint32_t Full(int stage) const { return SharedAddress(&barriers.full[stage]); }
 
@@ -58,9 +64,12 @@ struct Producer {
     MbarrierInitFence();
     AsyncProxyFence();
   }
+  __device__ int FirstRow(int half) const {
+    if (p.half_rows > 0) return half * p.half_rows + place.row_tile * kHalf;
+    return place.row_tile * kRows + half * kHalf;
+  }
   __device__ void Weights(int i, int s) const {
-    const int row0 = place.row_tile * (p.half_rows > 0 ? kHalf : kRows);
-    const int row1 = p.half_rows > 0 ? p.half_rows + row0 : row0 + kHalf;
+    const int row0 = FirstRow(0), row1 = FirstRow(1);
     const int column = (place.first + i) * kColumns;
     const uint32_t to = stages + s * kStage;
     MbarrierExpect(Full(s), kStage);
@@ -71,8 +80,24 @@ struct Producer {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns,
                place.token0, Full(s));
   }
+  __device__ void Scales() const {
+    uint32_t bytes[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int rows = (p.half_rows > 0 ? (half + 1) * p.half_rows : p.rows) - FirstRow(half);
+      bytes[half] = max(min(rows, kHalf), 0) * sizeof(float);
+    }
+    MbarrierExpectMore(Full(0), bytes[0] + bytes[1]);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (bytes[half] == 0) continue;
+      BulkLoad(SharedAddress(scales.of + half * kHalf), p.weight_scale + FirstRow(half),
+               bytes[half], Full(0));
+    }
+  }
   // Weights of the first stages, which no kernel writes: on their way before the kernel ahead ends.
   __device__ void Begin() const {
+    if constexpr (kFp8) Scales();
     for (int i = 0; i < min(place.count, p.stages); ++i) Weights(i, i);
   }
   __device__ void Run() const {
@@ -154,10 +179,11 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
   constexpr int kConsumers = kGroups * 128, kParts = kEpilogue == GemmEpilogue::kSwiGlu ? 2 : 1;
   extern __shared__ uint8_t raw[];
   __shared__ Barriers barriers;
+  __shared__ TileScales<kRows, kFp8> tile_scales;
   uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
   const uint32_t stages = SharedAddress(aligned);
   const Place place(p, kGroups * 64, kSplit);
-  const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers};
+  const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers, tile_scales};
   GridDependencyLaunch();
   if (threadIdx.x == kConsumers) {
     producer.InitBarriers();
@@ -166,21 +192,21 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
   __syncthreads();
   if constexpr (kSplit > 1) ClusterArrive();
   if (threadIdx.x < kConsumers) {
-    const Output output = Output::Of<kRows, kSplit, kEpilogue>(p, place);
-    TokenScales<Prefetch(kGroups, kRows, kShare)> scales;
-    WeightScales<kFp8, (kRows < 192 && !kShare), kParts, Finished<kRows, kSplit, kParts>::kSixteens>
-        weights;
+    const Output output = Output::Of<kRows, kSplit, kEpilogue, kFp8>(p, place);
+    TokenScales<Prefetch(kGroups, kRows, kShare), kFp8> scales;
+    const WeightScales<kFp8> weights = {
+        tile_scales.of + place.split * (kRows / kParts / kSplit) + threadIdx.x % 4 * 4, kRows / 2};
     ResidualItems items;
     float sums[kRows / 2];
 #pragma unroll
     for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
-    Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums, [&] {
+    const auto meanwhile = [&] {
       // The first tokens are there, and so is everything else that the kernels ahead have written.
       GridDependencyWait();
       scales.Load(p, place);
-      weights.Load(p, output);
       if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
-    });
+    };
+    Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums, meanwhile);
     Finished<kRows, kSplit, kParts> finished;
     if constexpr (kSplit > 1) {
       const Exchange<kConsumers, kRows, kSplit, kParts> exchange = {
@@ -199,7 +225,7 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
             Quad<kRows>(sums, i / 2, i % 2);
       }
     }
-    Finish<kEpilogue>(p, output, scales.scale, weights, finished, items);
+    Finish<kEpilogue, kFp8>(p, place, output, scales, weights, finished, items);
     if constexpr (kSplit > 1) SentRead();
   } else {
     GridDependencyWait();

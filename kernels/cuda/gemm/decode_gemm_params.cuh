@@ -23,11 +23,19 @@ struct KernelParams {
   const float* square_sums;
   int num_square_sums;
   float eps;
+  float* norm_out;
   void* out;
   int out_f32;
   float* residual;
   const float* next_norm;
   float* square_sums_out;
+  uint32_t* squares;
+  uint32_t* next_squares;
+  float square_unit;
+  const float* residual_norm;
+  float largest_row_norm;
+  float largest_next_norm;
+  float* out_scale;
   int rows;
   int half_rows;  // kSwiGlu: rows / 2; else 0
   float cols;

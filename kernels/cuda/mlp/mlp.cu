@@ -128,32 +128,6 @@ __global__ void SwiGluF8Kernel(const SwiGluParams p) {
   StoreRowF8(v, amax, p.m, scratch, static_cast<uint8_t*>(p.out) + row * p.m, p.out_scale + row);
 }
 
-// Likewise, of bfloat16 rows as they are.
-template <int kPacks>
-__global__ void QuantizePacksKernel(const QuantizeRowsParams p) {
-  __shared__ float scratch[32];
-  GridDependencyLaunch();
-  GridDependencyWait();
-  using T = __nv_bfloat16;
-  const int64_t row = blockIdx.x;
-  const int cols = static_cast<int>(p.cols);
-  const T* src = static_cast<const T*>(p.src) + row * p.cols;
-  float v[kPacks][8];
-  float amax = 0;
-#pragma unroll
-  for (int c = 0; c < kPacks; ++c) {
-    const int i = (threadIdx.x + c * blockDim.x) * 8;
-    if (i >= cols) continue;
-    const Pack<T> pack = *reinterpret_cast<const Pack<T>*>(src + i);
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      v[c][j] = ToFloat(pack.v[j]);
-      amax = fmaxf(amax, fabsf(v[c][j]));
-    }
-  }
-  StoreRowF8(v, amax, cols, scratch, static_cast<uint8_t*>(p.dst) + row * p.cols, p.scale + row);
-}
-
 template <typename S, typename D>
 __global__ void ConvertKernel(const S* src, D* dst, int64_t size) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -168,16 +142,17 @@ __global__ void QuantizeRowsKernel(const QuantizeRowsParams p) {
   __shared__ float scratch[32];
   const int64_t row = blockIdx.x;
   const S* src = static_cast<const S*>(p.src) + row * p.cols;
+  const auto value = [&](int64_t i) {
+    return p.col_factor ? ToFloat(src[i]) * p.col_factor[i] : ToFloat(src[i]);
+  };
   float amax = 0;
-  for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) {
-    amax = fmaxf(amax, fabsf(ToFloat(src[i])));
-  }
+  for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) amax = fmaxf(amax, fabsf(value(i)));
   amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
   if (threadIdx.x == 0) p.scale[row] = amax / kF8Max;
   const float quantise = kF8Max / amax;
   __nv_fp8_e4m3* dst = static_cast<__nv_fp8_e4m3*>(p.dst) + row * p.cols;
   for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) {
-    dst[i] = __nv_fp8_e4m3(ToFloat(src[i]) * quantise);
+    dst[i] = __nv_fp8_e4m3(value(i) * quantise);
   }
 }
 
@@ -262,10 +237,6 @@ cudaError_t Convert(const ConvertParams& p, cudaStream_t stream) {
 
 cudaError_t QuantizeRows(const QuantizeRowsParams& p, cudaStream_t stream) {
   if (p.rows == 0) return cudaSuccess;
-  if (p.src_type == DType::kBF16 && p.cols % 8 == 0 && p.cols <= kMaxRowPacks * 8) {
-    return LaunchRows(QuantizePacksKernel<1>, QuantizePacksKernel<3>, QuantizePacksKernel<4>,
-                      p.cols / 8, p, stream);
-  }
   const dim3 grid(static_cast<unsigned>(p.rows));
   switch (p.src_type) {
     case DType::kF32:

@@ -49,7 +49,8 @@ struct ConvertParams {
 };
 cudaError_t Convert(const ConvertParams& params, cudaStream_t stream);
 
-// dst[r][c] = e4m3(src[r][c] / scale[r]), scale[r] = max |src[r]| / 448.
+// dst[r][c] = e4m3(src[r][c] / scale[r]), scale[r] = max |src[r]| / 448. With col_factor,
+// src[r][c] col_factor[c] counts as src[r][c].
 struct QuantizeRowsParams {
   const void* src = nullptr;  // [rows, cols], kF32, kF16 or kBF16
   DType src_type = DType::kBF16;
@@ -57,7 +58,7 @@ struct QuantizeRowsParams {
   float* scale = nullptr;  // [rows]
   int64_t rows = 0;
   int64_t cols = 0;
-  bool overlap = false;  // launch with PDL
+  const float* col_factor = nullptr;  // [cols] or null
 };
 cudaError_t QuantizeRows(const QuantizeRowsParams& params, cudaStream_t stream);
 

@@ -51,6 +51,7 @@ __global__ void RmsNormKernel(const RmsNormParams p) {
     const float zeros[4] = {};
     for (int i = threadIdx.x; i < d4; i += blockDim.x) Store4(out + 4 * i, zeros);
     if (p.out_scale && threadIdx.x == 0) p.out_scale[t] = 0.0f;
+    if (p.norm_out && threadIdx.x == 0) p.norm_out[t] = 0.0f;
     return;
   }
   X* x = static_cast<X*>(p.x) + row * p.d;
@@ -91,6 +92,7 @@ __global__ void RmsNormKernel(const RmsNormParams p) {
     for (int j = 0; j < 4; ++j) sum += v[c][j] * v[c][j];
   }
   sum = BlockReduce<false>(sum, scratch);
+  if (p.norm_out && threadIdx.x == 0) p.norm_out[t] = sqrtf(sum);
   const float scale = rsqrtf(sum / p.d + p.eps);
   float amax = 0;
 #pragma unroll

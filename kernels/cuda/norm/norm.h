@@ -29,6 +29,7 @@ struct RmsNormParams {
   void* out = nullptr;                 // [rows, d], out_type
   DType out_type = DType::kBF16;       // kF32, kBF16 or kF8E4M3
   float* out_scale = nullptr;          // [rows], kF8E4M3: value = out * out_scale
+  float* norm_out = nullptr;           // [rows] sqrt(sum x[r]^2), or null
   int64_t rows = 0;
   int32_t d = 0;  // a multiple of 8, at most 16384
   float eps = 1e-6f;

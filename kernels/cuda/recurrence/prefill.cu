@@ -36,6 +36,7 @@ cudaError_t LaunchPrefill(const PrefillParams& p, cudaStream_t stream) {
   const bool detour = FinalStateDetour(p.head_dim, p.activation, p.state.dtype);
   if (p.num_items < 0 || p.num_items > 65535 || p.num_heads <= 0 || p.head_dim < 16 ||
       p.head_dim > 256 || p.head_dim % 16 != 0 || p.items == nullptr ||
+      (p.sum_squares != nullptr && p.head_dim % kSumSquareGroup != 0) ||
       (p.state.dtype == DType::kF8E4M3 && p.state.scales == nullptr) ||
       ((detour || p.has_long_sequences) && p.workspace == nullptr))
     return cudaErrorInvalidValue;

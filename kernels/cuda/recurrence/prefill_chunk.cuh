@@ -41,7 +41,10 @@ struct ChunkShared {
   float decay[Shape::kBlocks][kPaddedK];  // over a chunk
   float total[kPaddedK];                  // over the item so far
   float bound[kPaddedK];
-  float slow_score[Shape::kWarps][kChunk][kHalf];
+  union {
+    float slow_score[Shape::kWarps][kChunk][kHalf];
+    float squares[Shape::kTokens][Shape::kWarps];  // of o, after Scores: over a warp's 16 channels
+  };
   uint32_t slow[Shape::kBlocks][Shape::kMaskWords];  // channels to score one by one
 };
 

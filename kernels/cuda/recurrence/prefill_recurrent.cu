@@ -58,6 +58,10 @@ __device__ __forceinline__ void StoreStage(const PrefillParams& p, int token, in
     const int64_t to = static_cast<int64_t>(token + t) * d + head * K + v;
     const float x = o[t][at % kColumns];
     if (v < K) static_cast<float*>(p.o)[to] = x;
+    if (p.sum_squares == nullptr) continue;
+    static_assert(kColumns == kSumSquareGroup && kColumns == 32);
+    const float square = WarpSum(x * x);
+    if (threadIdx.x % 32 == 0) p.sum_squares[to / kSumSquareGroup] = square;
   }
 }
 

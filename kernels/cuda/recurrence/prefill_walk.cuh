@@ -250,7 +250,7 @@ struct Walk {
       LoadMatrices(score, &shared.score[block][lane % 16][lane / 16 * 8]);
       Mma(o[0], score[0], score[1], score[2], score[3], in[0], in[1]);
       Mma(o[1], score[0], score[1], score[2], score[3], in[2], in[3]);
-      StoreOutput(first + row0, o);
+      StoreOutput(first, row0, o);
     }
 #pragma unroll
     for (int j = 0; j < Shape::kTiles; j += 2) {
@@ -269,20 +269,43 @@ struct Walk {
     }
   }
 
-  __device__ __forceinline__ void StoreOutput(int first, const float (&o)[2][4]) {
+  __device__ __forceinline__ void StoreOutput(int first, int row0, const float (&o)[2][4]) {
     const float scale = rsqrtf(static_cast<float>(K));
     const int v = column0 + warp * 16;
+    float square[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int t = first + group + 8 * half;
+      const int t = first + row0 + group + 8 * half;
       const float x[4] = {o[0][2 * half] * scale, o[0][2 * half + 1] * scale,
                           o[1][2 * half] * scale, o[1][2 * half + 1] * scale};
+      square[half] = fmaf(x[3], x[3], fmaf(x[2], x[2], fmaf(x[1], x[1], x[0] * x[0])));
       if (t >= item.num_tokens || v >= K) continue;
       const int64_t at = static_cast<int64_t>(item.token_begin + t) * d + head * K + v;
       bf16* out = static_cast<bf16*>(p.o) + at + pair;
       StorePair(out, x[0], x[1]);
       StorePair(out + 8, x[2], x[3]);
     }
+    if (p.sum_squares == nullptr) return;
+    // Of a quad's lanes, the even ones go on with the first row and the odd ones with the second.
+    const bool odd = lane % 2 != 0;
+    float sum = odd ? square[1] : square[0];
+    sum += __shfl_xor_sync(0xffffffffu, odd ? square[0] : square[1], 1);
+    sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+    shared.squares[row0 + group + (odd ? 8 : 0)][warp] = sum;
+  }
+
+  // Sums of squares of tokens [first, first + kTokens), each from the two warps that hold its
+  // group's columns. Between the barrier after AdvanceChunk and the one before Scores.
+  __device__ __forceinline__ void StoreSumSquares(int first) {
+    static_assert(kSumSquareGroup == 2 * 16);
+    constexpr int kPerRow = Shape::kValues / kSumSquareGroup;
+    static_assert(Shape::kTokens * kPerRow <= Shape::kThreads);
+    const int t = thread / kPerRow, of_tile = thread % kPerRow;
+    const int v = column0 + of_tile * kSumSquareGroup;
+    if (p.sum_squares == nullptr || t >= tokens_left(first) || v >= K) return;
+    const int64_t at = static_cast<int64_t>(item.token_begin + first + t) * d + head * K + v;
+    p.sum_squares[at / kSumSquareGroup] =
+        shared.squares[t][2 * of_tile] + shared.squares[t][2 * of_tile + 1];
   }
 
   // ---- initial and final states ----
@@ -329,11 +352,19 @@ struct Walk {
       for (int e = 0; e < 4; ++e) {
         const int k = 8 * j + pair + e % 2, v = column0 + warp * 16 + group + 8 * (e / 2);
         state[j][e] = 0;
-        if (k < K && v < K) {
-          const float scale = kIsFp8<S> ? p.state.scales[slot_head() * K + k] : 1.0f;
-          state[j][e] = ToFloat(slab[k * K + v]) * scale;
-        }
+        if (k < K && v < K) state[j][e] = ToFloat(slab[k * K + v]);
       }
+    if constexpr (kIsFp8<S>) {  // in a loop of its own: fewer loads in flight, no spills
+      const float* scales = p.state.scales + slot_head() * K;
+#pragma unroll
+      for (int j = 0; j < Shape::kTiles; ++j) {
+        const int k = 8 * j + pair;
+        if (k >= K) continue;
+        const float scale0 = scales[k], scale1 = scales[k + 1];
+        state[j][0] *= scale0, state[j][1] *= scale1;
+        state[j][2] *= scale0, state[j][3] *= scale1;
+      }
+    }
   }
   // Through shared memory: the slab's rows are S's, the fragments' are S^T's.
   __device__ __forceinline__ void StoreSlot() {
@@ -446,6 +477,7 @@ struct Walk {
     for (int first = 0; first < item.num_tokens; first += Shape::kTokens, stage ^= 1) {
       CopyAsyncWait();
       __syncthreads();
+      if (!kStateOnly && first > 0) StoreSumSquares(first - Shape::kTokens);
       PrepareOperands(first);
       __syncthreads();
       if (kStateOnly) {
@@ -462,6 +494,10 @@ struct Walk {
       const int chunks = (tokens_left(first) + kChunk - 1) / kChunk;
       if (column0 + warp * 16 < K)
         for (int block = 0; block < chunks; ++block) AdvanceChunk(first, block, stage);
+    }
+    if (!kStateOnly && p.sum_squares != nullptr) {
+      __syncthreads();
+      StoreSumSquares((item.num_tokens - 1) / Shape::kTokens * Shape::kTokens);
     }
     StoreFinalState();
   }

@@ -170,8 +170,11 @@ int32_t MaxPrefillItems(int32_t max_tokens, int32_t max_sequences);
 // A slot that continues must have an empty ring (LaunchGatherState without out first). The final
 // state is written to the slot; the caller sets the slot's age to 0.
 struct PrefillParams {
-  const void* qfi = nullptr;           // [tokens][3d]
-  void* o = nullptr;                   // [tokens][d]
+  const void* qfi = nullptr;  // [tokens][3d]
+  void* o = nullptr;          // [tokens][d]
+  // [tokens][d / kSumSquareGroup] of o in float32, or null; head_dim a multiple of kSumSquareGroup.
+  // Only rows of the items' tokens are written.
+  float* sum_squares = nullptr;
   const float* lower_bound = nullptr;  // [d]
   const PrefillItem* items = nullptr;  // [num_items] on the device, PlanPrefill's
   void* workspace = nullptr;           // PrefillWorkspaceBytes(plan.num_workspace_states, ...)

@@ -98,7 +98,7 @@ struct Bench {
     for (const int row_tile : kDecodeGemmRowTiles) {
       for (const int split : kDecodeGemmSplits) {
         DecodeGemmShape s;
-        s.row_tile = row_tile, s.split = split, s.groups = DecodeGemmGroups(tokens);
+        s.row_tile = row_tile, s.split = split, s.groups = DecodeGemmGroups(tokens, type);
         s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
         if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }
@@ -115,7 +115,7 @@ struct Bench {
     for (int i = 0; i < kCopies; ++i) {
       weights.push_back({all_weights + i * bytes, scale, type, rows, cols});
     }
-    void* x = Random(1024 * cols * 2, fp8);
+    void* x = Random((1024 + kDecodeGemmTokenTile) * cols * 2, fp8);
     void* out = Random(1024 * rows * 2, false);
     for (const int tokens : batches) {
       Gemm gemm;

@@ -39,10 +39,11 @@ int64_t OSquares(const CudaSizes& s) {
 int64_t XSquares(const CudaSizes& s) {
   return cuda::kMaxDecodeGemmTokens * cuda::CeilDiv(s.config.hidden_size, cuda::kSquareSumRows);
 }
+int64_t HeadRows(const CudaSizes& s) { return s.LogitChunk() + cuda::kDecodeGemmTokenTile; }
 // What fused FP8 layers hand on beside their activations, in words.
 int64_t Fp8Words(const CudaSizes& s) {
   if (!s.fp8_weights) return 0;
-  return cuda::MaxDecodeGemmTokens(DType::kF8E4M3) * int64_t{1 + cuda::kSquareStride};
+  return int64_t{cuda::kMaxDecodeGemmTokens} * int64_t{1 + cuda::kSquareStride};
 }
 size_t PrefillWorkspace(const CudaSizes& s) {
   const int32_t states = cuda::MaxPrefillWorkspaceStates(
@@ -58,6 +59,8 @@ int64_t CudaSizes::PaddedTokens() const {
   return std::max<int64_t>(cuda::GemmTokenBucket(std::max(max_tokens, num_slots)),
                            kLeastProductRows);
 }
+
+int64_t CudaSizes::ActivationRows() const { return PaddedTokens() + cuda::kDecodeGemmTokenTile; }
 
 int32_t CudaSizes::LogitChunk() const {
   constexpr int64_t kTarget = int64_t{512} << 20;
@@ -77,8 +80,9 @@ int64_t CudaSizes::BytesPerSlot() const {
 int64_t CudaSizes::WorkspaceBytes() const {
   const int64_t d = config.hidden_size, a = static_cast<int64_t>(SizeOf(activation));
   const int64_t per_token = d * (4 + 2 * a) + 16 + std::max(AttentionBytes(*this), MlpBytes(*this));
-  const int64_t head = int64_t{LogitChunk()} * (d * a + 4 * int64_t{config.vocab_size});
-  return PaddedTokens() * per_token + 4 * (OSquares(*this) + XSquares(*this) + Fp8Words(*this)) +
+  const int64_t head =
+      HeadRows(*this) * d * a + int64_t{LogitChunk()} * 4 * int64_t{config.vocab_size};
+  return ActivationRows() * per_token + 4 * (OSquares(*this) + XSquares(*this) + Fp8Words(*this)) +
          head + static_cast<int64_t>(PrefillWorkspace(*this)) +
          static_cast<int64_t>(cuda::Gemm::kWorkspaceBytes + MaxStepBytes(max_tokens, num_slots));
 }
@@ -143,8 +147,8 @@ absl::Status AllocateStates(const CudaSizes& s, DeviceMemory* memory, CudaBuffer
 }
 
 absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaActivations* out) {
-  const int64_t tokens = s.PaddedTokens(), d = s.config.hidden_size, m = s.config.intermediate_size,
-                a = static_cast<int64_t>(SizeOf(s.activation));
+  const int64_t tokens = s.ActivationRows(), d = s.config.hidden_size,
+                m = s.config.intermediate_size, a = static_cast<int64_t>(SizeOf(s.activation));
   RETURN_IF_ERROR(memory->Take(&out->x, tokens * d, "residual stream"));
   ASSIGN_OR_RETURN(out->delta, memory->Allocate(tokens * d * a, "activations"));
   ASSIGN_OR_RETURN(out->h, memory->Allocate(tokens * d * a, "activations"));
@@ -153,7 +157,7 @@ absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaA
   RETURN_IF_ERROR(memory->Take(&out->o_squares, OSquares(s), "sums of squares"));
   RETURN_IF_ERROR(memory->Take(&out->x_squares, XSquares(s), "sums of squares"));
   if (s.fp8_weights) {
-    const int64_t most = cuda::MaxDecodeGemmTokens(DType::kF8E4M3);
+    const int64_t most = int64_t{cuda::kMaxDecodeGemmTokens};
     RETURN_IF_ERROR(memory->Take(&out->x_norm, most, "norms"));
     RETURN_IF_ERROR(memory->Take(&out->act_squares, most * cuda::kSquareStride, "sums of squares"));
   }
@@ -176,7 +180,7 @@ absl::Status AllocateStep(const CudaSizes& s, DeviceMemory* memory, CudaBuffers*
   RETURN_IF_ERROR(memory->Take(&b->resolved_tokens, s.PaddedTokens(), "token ids"));
   ASSIGN_OR_RETURN(b->prefill_workspace,
                    memory->Allocate(PrefillWorkspace(s), "prefill workspace"));
-  ASSIGN_OR_RETURN(b->head_in, memory->Allocate(s.LogitChunk() * d * a, "head input"));
+  ASSIGN_OR_RETURN(b->head_in, memory->Allocate(HeadRows(s) * d * a, "head input"));
   return memory->Take(&b->logits, int64_t{s.LogitChunk()} * s.config.vocab_size, "logits");
 }
 
@@ -213,7 +217,7 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
   const auto zero = [&](void* p, int64_t n) {
     return p == nullptr || n == 0 ? cudaSuccess : cudaMemsetAsync(p, 0, n, stream);
   };
-  const int64_t tokens = s.PaddedTokens();
+  const int64_t tokens = s.ActivationRows();
   const CudaActivations& out = b->activations;
   CUDA_RETURN_IF_ERROR(zero(out.x, tokens * d * 4));
   CUDA_RETURN_IF_ERROR(zero(out.delta, tokens * d * a));
@@ -223,7 +227,7 @@ absl::Status Clear(const CudaSizes& s, CudaBuffers* b, cudaStream_t stream) {
   CUDA_RETURN_IF_ERROR(zero(out.o_squares, OSquares(s) * 4));
   CUDA_RETURN_IF_ERROR(zero(out.x_squares, XSquares(s) * 4));
   CUDA_RETURN_IF_ERROR(zero(out.qfi, tokens * std::max(AttentionBytes(s), MlpBytes(s))));
-  CUDA_RETURN_IF_ERROR(zero(b->head_in, int64_t{s.LogitChunk()} * d * a));
+  CUDA_RETURN_IF_ERROR(zero(b->head_in, HeadRows(s) * d * a));
   CUDA_RETURN_IF_ERROR(zero(b->state_base, layers * slots * bytes.state));
   CUDA_RETURN_IF_ERROR(zero(b->scales_base, layers * slots * bytes.scales));
   CUDA_RETURN_IF_ERROR(zero(b->ring_base, layers * slots * bytes.ring));

@@ -31,6 +31,8 @@ struct CudaSizes {
 
   // Products never see more rows than this.
   int64_t PaddedTokens() const;
+  // Rows of their inputs: DecodeGemm reads past the tokens.
+  int64_t ActivationRows() const;
   // Rows of logits that exist at once; the head runs over more in turns.
   int32_t LogitChunk() const;
   // A sequence's state, ring and short-convolution inputs; then its sampling tables.
@@ -77,7 +79,7 @@ struct CudaActivations {
   float* act_scale = nullptr;  // [T]; fused FP8 layers: of delta
   float* o_squares = nullptr;  // [T][d / kSumSquareGroup] partial sums of squares of o
   float* x_squares = nullptr;  // [kMaxDecodeGemmTokens][d / kSquareSumRows], likewise of x
-  // FP8 alone, of MaxDecodeGemmTokens(kF8E4M3) rows.
+  // FP8 alone, of kMaxDecodeGemmTokens rows.
   float* x_norm = nullptr;          // [T] Euclidean
   uint32_t* act_squares = nullptr;  // [T][kSquareStride] DecodeGemmParams::squares
   void* gemm_workspace = nullptr;

@@ -290,20 +290,25 @@ TEST_F(CudaBackendTest, Fp8WeightsAreCloseToTheirOriginals) {
   const GoldenCase golden = LoadGolden("base");
   cudaDeviceProp properties;
   ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
-  BackendOptions options;
-  options.fp8_weights = true;
-  options.max_batched_tokens = 2048;
-  const auto backend = MakeCudaBackend(golden.weights, options);
-  if (properties.major != 9) {
-    EXPECT_EQ(backend.status().code(), absl::StatusCode::kInvalidArgument);
-    return;
-  }
-  ASSERT_TRUE(backend.ok()) << backend.status();
-  for (const std::vector<int32_t>& split : {std::vector<int32_t>{1000}, std::vector<int32_t>{1}}) {
-    const auto logits = FeedForLogits(backend->get(), 1, golden.RowIds(0), split);
-    const double error = RelativeError(logits, golden.RowLogits(0));
-    EXPECT_LE(error, 0.15) << split[0];  // e4m3 keeps 3 bits of mantissa
-    EXPECT_GT(error, 1e-4) << "not quantised?";
+  for (const DType state : {DType::kF16, DType::kF8E4M3}) {  // FP8: no persistent kernel
+    BackendOptions options;
+    options.fp8_weights = true;
+    options.state_dtype = state;
+    options.max_batched_tokens = 2048;
+    const auto backend = MakeCudaBackend(golden.weights, options);
+    if (properties.major != 9) {
+      EXPECT_EQ(backend.status().code(), absl::StatusCode::kInvalidArgument);
+      return;
+    }
+    ASSERT_TRUE(backend.ok()) << backend.status();
+    // All at once, in parts as large as fused layers take, and one by one.
+    for (const int32_t split : {1000, 100, 1}) {
+      const auto logits = FeedForLogits(backend->get(), 1, golden.RowIds(0), {split});
+      const double error = RelativeError(logits, golden.RowLogits(0));
+      EXPECT_LE(error, 0.15) << split;  // e4m3 keeps 3 bits of mantissa
+      EXPECT_GT(error, 1e-4) << "not quantised?";
+      RecordProperty("error_" + std::to_string(split), std::to_string(error));
+    }
   }
 }
 
@@ -324,6 +329,18 @@ TEST_F(CudaBackendTest, ValidationLossOfTheEmbeddedModel) {
     EXPECT_NEAR(loss, expected, dtype == DType::kF32 ? 1e-4 : 5e-3);
     RecordProperty(dtype == DType::kF32 ? "loss_fp32" : "loss_bf16", std::to_string(loss));
   }
+  cudaDeviceProp properties;
+  ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
+  if (properties.major != 9) return;
+  BackendOptions options;
+  options.fp8_weights = true;
+  options.num_slots = 1;
+  options.max_batched_tokens = 2048;
+  const auto backend = MakeCudaBackend(*weights, options);
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  const double loss = BackendLoss(backend->get(), {row});
+  EXPECT_NEAR(loss, expected, 5e-2);
+  RecordProperty("loss_fp8", std::to_string(loss));
 }
 
 }  // namespace

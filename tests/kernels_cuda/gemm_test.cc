@@ -36,7 +36,7 @@ TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
 TEST(ChooseDecodeGemmTest, FitsTheDevice) {
   for (const int64_t rows : {16, 64, 128, 320, 2048, 2560, 6144, 11264, 13824, 32000, 262144}) {
     for (const int64_t cols : {64, 192, 256, 2048, 5632, 6912}) {
-      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384}) {
+      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384, 512, 513, 896}) {
         for (const GemmEpilogue epilogue :
              {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
           for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
@@ -66,8 +66,8 @@ TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
   EXPECT_EQ(tile(112, 2048, 1, DType::kBF16, GemmEpilogue::kSwiGlu), 0);
   EXPECT_EQ(tile(128, 2004, 1, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2008, 1, DType::kF8E4M3, GemmEpilogue::kStore), 0);
-  EXPECT_EQ(tile(128, 2048, 385, DType::kBF16, GemmEpilogue::kStore), 0);
-  EXPECT_EQ(tile(128, 2048, 257, DType::kF8E4M3, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 513, DType::kBF16, GemmEpilogue::kStore), 0);
+  EXPECT_EQ(tile(128, 2048, 897, DType::kF8E4M3, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 0, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
@@ -98,13 +98,20 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
     EXPECT_TRUE(prefers(6144, 2048, 8, type));
     EXPECT_TRUE(prefers(6144, 2048, 64, type));
     EXPECT_TRUE(prefers(6144, 2048, 128, type));
-    EXPECT_FALSE(prefers(2048, 5632, 385, type));
+    EXPECT_TRUE(prefers(2048, 5632, 512, type));
     EXPECT_FALSE(prefers(2048, 2046, 8, type));
   }
   EXPECT_FALSE(prefers(2048, 2048, 8, DType::kF32));
-  EXPECT_TRUE(prefers(2048, 5632, 257, DType::kBF16));
-  EXPECT_FALSE(prefers(2048, 5632, 257, DType::kF8E4M3));
-  EXPECT_FALSE(PreferDecodeGemm(13824, 2560, 384, DType::kBF16, GemmEpilogue::kSwiGlu));
+  EXPECT_FALSE(prefers(2048, 5632, 513, DType::kBF16));
+  EXPECT_FALSE(prefers(2048, 5632, 897, DType::kF8E4M3));
+  const auto swiglu = [](int64_t rows, int64_t cols, int64_t tokens, DType type) {
+    return PreferDecodeGemm(rows, cols, tokens, type, GemmEpilogue::kSwiGlu);
+  };
+  // 236 blocks of two waves are; 144 and 288 of two and three are not, but in FP8.
+  EXPECT_TRUE(swiglu(11264, 2048, 512, DType::kBF16));
+  EXPECT_FALSE(swiglu(13824, 2560, 384, DType::kBF16));
+  EXPECT_FALSE(swiglu(13824, 2560, 512, DType::kBF16));
+  EXPECT_TRUE(swiglu(13824, 2560, 384, DType::kF8E4M3));
 }
 
 class GemmTest : public DeviceTest {};

@@ -114,9 +114,12 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   const bool fp8 = w.type == DType::kF8E4M3;
   const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, q.epilogue);
   gemm::KernelParams p;
+  // Rows past the tokens are copied too (decode_gemm.h) but where it does not pay: bfloat16 with
+  // one tile of tokens.
+  const int read = fp8 || shape.token_tiles > 1 ? shape.token_tiles * shape.groups * 64 : q.tokens;
   if (kernel == nullptr ||
       !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
-      !gemm::MakeTokenMap(q.x, q.tokens, w.cols, fp8, shape.groups * 64, &p.x)) {
+      !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.groups * 64, &p.x)) {
     return cudaErrorInvalidValue;
   }
   p.weight_scale = fp8 ? w.scale : nullptr;

@@ -15,11 +15,15 @@
 
 namespace hgrn2::cuda {
 
-inline constexpr int32_t kMaxDecodeGemmTokens = 384;
-// Of a type; FP8 beyond 256 tokens is faster through cuBLASLt (docs/kernels/decode-gemm.md).
+inline constexpr int32_t kMaxDecodeGemmTokens = 896;
+// Of a type: beyond, cuBLASLt's products and the kernels between them are faster (docs/kernels/
+// decode-gemm.md).
 constexpr int32_t MaxDecodeGemmTokens(DType type) {
-  return type == DType::kF8E4M3 ? 256 : kMaxDecodeGemmTokens;
+  return type == DType::kF8E4M3 ? kMaxDecodeGemmTokens : 512;
 }
+// The most rows that a block has of x. Rows of the last tile past the tokens are read too, and
+// ignored: a copy that leaves them out takes longer (320 tokens in tiles of 192 by a third).
+inline constexpr int32_t kDecodeGemmTokenTile = 192;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
 
@@ -52,10 +56,14 @@ struct DecodeGemmShape {
 // Tiles and splits that there may be, and how many warpgroups so many tokens take.
 inline constexpr int kDecodeGemmRowTiles[] = {192, 128, 96, 64, 32};
 inline constexpr int kDecodeGemmSplits[] = {1, 2, 4};
-constexpr int DecodeGemmGroups(int32_t tokens) { return tokens <= 64 ? 1 : tokens <= 256 ? 2 : 3; }
+constexpr int DecodeGemmGroups(int32_t tokens, DType type) {
+  if (tokens <= 64) return 1;
+  return type == DType::kBF16 && tokens > 256 && tokens <= 384 ? 3 : 2;
+}
 // Whether there is an instance for a cut. A block of a split finishes whole sixteens of rows; with
 // SwiGLU as many of gate as of up, with the residual whole sums of squares. 192 rows are too many
-// registers beside a residual. Three warpgroups have the cuts that two tiles of their tokens need.
+// registers beside a residual. Three warpgroups (bfloat16) have the cuts that two tiles of their
+// tokens need.
 constexpr bool IsBuilt(int row_tile, int groups, int split, GemmEpilogue epilogue) {
   const int unit = epilogue == GemmEpilogue::kStore ? 16 : 32;
   if (row_tile % (unit * split) != 0) return false;
@@ -78,8 +86,9 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
                                    int32_t tokens, DType type, GemmEpilogue epilogue);
 
 struct DecodeGemmParams {
-  MatrixView weight;               // kBF16 or kF8E4M3
-  const void* x = nullptr;         // [T, cols] of weight.type, 16-byte aligned
+  MatrixView weight;  // kBF16 or kF8E4M3
+  // [T, cols] of weight.type, 16-byte aligned; readable to T + kDecodeGemmTokenTile - 1.
+  const void* x = nullptr;
   const float* x_scale = nullptr;  // [T], kF8E4M3, or null: ones
   int32_t tokens = 0;              // T <= MaxDecodeGemmTokens(weight.type)
   // RMSNorm's division, applied to the sums: v = sum / sqrt(sum_i square_sums[t][i] / cols + eps).

@@ -11,6 +11,10 @@ constexpr int kMostStages = 16, kMultiprocessors = 132;
 // group of 16 or 18 multiprocessors.
 constexpr int kMostAloneInFours = 120;
 
+// Blocks that run at once.
+int Places(const DecodeGemmShape& s) {
+  return (s.split == 4 ? kMostAloneInFours : kMultiprocessors) * (s.share ? 2 : 1);
+}
 // More blocks than can have a multiprocessor each: two share one, with half the ring, where there
 // is an instance for that.
 bool HasTooManyBlocks(const DecodeGemmShape& s) {
@@ -27,11 +31,16 @@ int64_t BlockClocks(const DecodeGemmShape& s, int64_t k_blocks) {
   return CeilDiv(k_blocks, s.split) * (read + written) / 128 + exchange;
 }
 
-// Whether `a`, whose blocks have a multiprocessor each, is better than `b`, whose have too. One
+// Clocks of a product of several tiles of tokens: waves of blocks, each with a start.
+int64_t Clocks(const DecodeGemmShape& s, int64_t k_blocks) {
+  constexpr int64_t kStart = 8000;
+  return CeilDiv(s.blocks(), Places(s)) * (BlockClocks(s, k_blocks) * (s.share ? 2 : 1) + kStart);
+}
+
+// Whether `a`, whose blocks have a multiprocessor each, is better than `b`, whose have too, for one
 // tile of tokens, by measurement: no split, if that keeps two thirds of the multiprocessors busy;
-// else most blocks, for bytes from memory are what takes time. More tiles: fewest clocks.
-bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b, int64_t k_blocks) {
-  if (a.token_tiles > 1) return BlockClocks(a, k_blocks) < BlockClocks(b, k_blocks);
+// else most blocks, for bytes from memory are what takes time.
+bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b) {
   constexpr int kBusy = 88;
   const auto is_whole = [](const DecodeGemmShape& s) {
     return s.split == 1 && s.row_tile >= 64 && s.blocks() >= kBusy;
@@ -76,16 +85,22 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   return shape;
 }
 
-// The best of the cuts that give each block a multiprocessor to itself; if there are none, the one
-// of the fewest blocks, two of which fit a multiprocessor if there is one. docs/kernels/
-// decode-gemm.md
+// One tile of tokens: the best of the cuts that give each block a multiprocessor to itself; if
+// there are none, the one of the fewest blocks, two of which fit a multiprocessor if there is one.
+// More: fewest clocks. docs/kernels/decode-gemm.md
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue) {
-  const int groups = DecodeGemmGroups(tokens);
+  const int groups = DecodeGemmGroups(tokens, type);
   constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
   const auto rank = [](const DecodeGemmShape& s) {
     return s.row_tile == 0 ? 3 : !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
+  };
+  const auto is_better = [&](const DecodeGemmShape& s, const DecodeGemmShape& best) {
+    if (best.row_tile == 0) return true;
+    if (s.token_tiles > 1) return Clocks(s, k_blocks) < Clocks(best, k_blocks);
+    if (rank(s) != rank(best)) return rank(s) < rank(best);
+    return rank(s) == 0 ? IsBetter(s, best) : s.blocks() < best.blocks();
   };
   DecodeGemmShape best;
   for (const int row_tile : kDecodeGemmRowTiles) {
@@ -96,11 +111,7 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
       DecodeGemmShape s;
       s.row_tile = row_tile, s.split = split, s.groups = groups;
       s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
-      if (s.row_tile == 0 || rank(s) > rank(best)) continue;
-      if (rank(s) < rank(best) ||
-          (rank(s) == 0 ? IsBetter(s, best, k_blocks) : s.blocks() < best.blocks())) {
-        best = s;
-      }
+      if (s.row_tile > 0 && is_better(s, best)) best = s;
     }
   }
   return best;
@@ -112,8 +123,12 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   const DecodeGemmShape s =
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
   if (s.row_tile == 0) return false;
-  return s.token_tiles == 1 || !HasTooManyBlocks(s) ||
-         (s.share && s.blocks() <= 2 * kMultiprocessors);
+  if (s.token_tiles == 1 || !HasTooManyBlocks(s)) return true;
+  if (tokens <= 256) return s.share && s.blocks() <= 2 * kMultiprocessors;
+  // In waves. bfloat16 is worth it with few multiprocessors idle in the last one; FP8's other way
+  // has more kernels.
+  const int places = Places(s);
+  return type == DType::kF8E4M3 || 100 * s.blocks() >= 85 * CeilDiv(s.blocks(), places) * places;
 }
 
 }  // namespace hgrn2::cuda

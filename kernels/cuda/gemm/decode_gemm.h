@@ -98,8 +98,8 @@ struct DecodeGemmParams {
   float* norm_out = nullptr;  // kF8E4M3: [T] sqrt(sum_i square_sums[t][i]), or null
 
   GemmEpilogue epilogue = GemmEpilogue::kStore;
-  void* out = nullptr;               // see GemmEpilogue; kSwiGlu and kResidual: kBF16
-  DType out_type = DType::kBF16;     // kF32 or kBF16
+  void* out = nullptr;               // see GemmEpilogue; kSwiGlu and kResidual: of weight.type
+  DType out_type = DType::kBF16;     // kStore: kF32 or kBF16
   float* residual = nullptr;         // [T, rows]
   const float* next_norm = nullptr;  // [rows], or null: no out, no square_sums_out
   float* square_sums_out = nullptr;  // [T][CeilDiv(rows, kSquareSumRows)]

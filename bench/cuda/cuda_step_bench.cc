@@ -291,10 +291,18 @@ int Main(Options o) {
 
 int main(int argc, char** argv) {
   hgrn2::bench::Options options = {
-      {"model", "1.3b"},         {"fp8", "0"},           {"state", "float16"},
-      {"replay", "0"},           {"steps", "100"},       {"decode", "1,8,64,256"},
-      {"prefill", "2048,16384"}, {"decode_gemm", "896"}, {"layers", "0"},
-      {"warm_up", "20"},         {"mixed", ""},          {"context", ""}};
+      {"model", "1.3b"},
+      {"fp8", "0"},
+      {"state", "float16"},
+      {"replay", "0"},
+      {"steps", "100"},
+      {"decode", "1,8,64,256"},
+      {"prefill", "2048,16384"},
+      {"decode_gemm", std::to_string(hgrn2::cuda::kMaxDecodeGemmTokens)},
+      {"layers", "0"},
+      {"warm_up", "20"},
+      {"mixed", ""},
+      {"context", ""}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const size_t equals = argument.find('=');

@@ -90,7 +90,11 @@ struct Bench {
   cudaStream_t stream = nullptr;
   void* workspace = nullptr;
   float* residual = nullptr;
-  float* squares = nullptr;
+  // Of DecodeGemmParams, for kMaxDecodeGemmTokens.
+  float* square_sums = nullptr;
+  float* square_sums_out = nullptr;
+  float* out_scale = nullptr;
+  uint32_t* squares = nullptr;
 
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
@@ -155,11 +159,11 @@ struct Bench {
     const MatrixView& w = weights[0];
     DecodeGemmParams p;
     p.x = x, p.x_scale = scale, p.tokens = tokens, p.epilogue = epilogue, p.out = out;
-    p.residual = residual, p.next_norm = scale, p.square_sums_out = squares, p.overlap = true;
-    p.residual_norm = scale, p.out_scale = squares + 32768;
-    p.squares = reinterpret_cast<uint32_t*>(squares + 49152);
+    p.residual = residual, p.next_norm = scale, p.square_sums_out = square_sums_out,
+    p.overlap = true;
+    p.residual_norm = scale, p.out_scale = out_scale, p.squares = squares;
     if (w.cols == 2048) {  // as in a step, where down has no norm in front of it
-      p.square_sums = squares + 65536, p.num_square_sums = 64, p.eps = 1e-5f;
+      p.square_sums = square_sums, p.num_square_sums = 64, p.eps = 1e-5f;
     }
     const auto time = [&](const DecodeGemmShape& shape) {
       return GraphMicroseconds(stream, [&](int i) {
@@ -190,7 +194,11 @@ int Main(Bench bench) {
   CHECK_CUDA(InitDecodeGemm());
   CHECK_CUDA(cudaMalloc(&bench.workspace, Gemm::kWorkspaceBytes));
   bench.residual = static_cast<float*>(Random(kMaxDecodeGemmTokens * 2048 * 4, false));
-  bench.squares = static_cast<float*>(Random(131072 * 4, false));
+  const auto floats = [](int per_token) {
+    return static_cast<float*>(Random(kMaxDecodeGemmTokens * per_token * 4, false));
+  };
+  bench.square_sums = floats(64), bench.square_sums_out = floats(64), bench.out_scale = floats(1);
+  bench.squares = reinterpret_cast<uint32_t*>(floats(kSquareStride));
   bench.Product("qfi", 3 * 2048, 2048, GemmEpilogue::kStore);
   bench.Product("o", 2048, 2048, GemmEpilogue::kResidual);
   bench.Product("gate_up", 2 * 5632, 2048, GemmEpilogue::kSwiGlu);

@@ -43,7 +43,7 @@ int64_t HeadRows(const CudaSizes& s) { return s.LogitChunk() + cuda::kDecodeGemm
 // What fused FP8 layers hand on beside their activations, in words.
 int64_t Fp8Words(const CudaSizes& s) {
   if (!s.fp8_weights) return 0;
-  return int64_t{cuda::kMaxDecodeGemmTokens} * int64_t{1 + cuda::kSquareStride};
+  return int64_t{cuda::kMaxDecodeGemmTokens} * (1 + cuda::kSquareStride);
 }
 size_t PrefillWorkspace(const CudaSizes& s) {
   const int32_t states = cuda::MaxPrefillWorkspaceStates(
@@ -157,7 +157,7 @@ absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaA
   RETURN_IF_ERROR(memory->Take(&out->o_squares, OSquares(s), "sums of squares"));
   RETURN_IF_ERROR(memory->Take(&out->x_squares, XSquares(s), "sums of squares"));
   if (s.fp8_weights) {
-    const int64_t most = int64_t{cuda::kMaxDecodeGemmTokens};
+    const int64_t most = cuda::kMaxDecodeGemmTokens;
     RETURN_IF_ERROR(memory->Take(&out->x_norm, most, "norms"));
     RETURN_IF_ERROR(memory->Take(&out->act_squares, most * cuda::kSquareStride, "sums of squares"));
   }

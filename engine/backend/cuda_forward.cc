@@ -83,7 +83,8 @@ void CudaForward::ScaleDelta(const cuda::MatrixView& product, const float* x_sca
 
 absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm,
                                const cuda::MatrixView* product, const float* x_scale,
-                               bool delta_squares, int64_t rows, cudaStream_t stream) {
+                               bool delta_squares, float* norm_out, int64_t rows,
+                               cudaStream_t stream) {
   cuda::RmsNormParams p;
   p.x = buffers_.activations.x;
   p.delta = product ? buffers_.activations.delta : nullptr;
@@ -98,7 +99,7 @@ absl::Status CudaForward::Norm(const cuda::MatrixView& weight, const float* norm
   p.out = buffers_.activations.h;
   p.out_type = weight.type;
   p.out_scale = buffers_.activations.h_scale;
-  if (IsFused(rows)) p.norm_out = buffers_.activations.x_norm;
+  p.norm_out = norm_out;
   p.rows = rows;
   p.d = model_.d;
   p.eps = model_.norm_eps;
@@ -220,12 +221,12 @@ bool CudaForward::IsFused(int64_t rows) const {
 
 // Between the products: delta = x attn_norm (from down, for the next layer) or x mlp_norm (from o),
 // neither divided by the root of x's mean square, which x_squares brings to the next product. FP8:
-// delta act_scale is that, and x_norm and act_squares bring what bounds it to o and down.
+// delta act_scale is that, and x_norm and act_squares bring what bounds it to o and down (bfloat16
+// has neither).
 absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int32_t rows = shape.padded_tokens;
-  const bool fp8 = IsFp8();
   const cuda::LayerView* next = layer + 1 < model_.num_layers ? &w + 1 : nullptr;
   const auto product = [&](const cuda::MatrixView& weight, const void* x) {
     cuda::DecodeGemmParams p;
@@ -256,7 +257,7 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
   };
   cuda::DecodeGemmParams qfi = product(w.qfi, layer == 0 ? a.h : a.delta);
   if (layer == 0) {
-    RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, rows, stream));
+    RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, nullptr, nullptr, false, a.x_norm, rows, stream));
     qfi.x_scale = a.h_scale;
   } else {
     divide(qfi);
@@ -286,7 +287,7 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
   gate_up.squares = a.act_squares;
   CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(gate_up, stream));
   cuda::DecodeGemmParams down = product(w.down, a.act);
-  if (fp8) down.squares = a.act_squares;
+  down.squares = a.act_squares;
   add(down, next ? next->attn_norm : nullptr, next ? next->largest_attn_norm : 0, w.down_row_norm);
   return CudaStatus(cuda::DecodeGemm(down, stream), "down product");
 }
@@ -296,7 +297,7 @@ absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaS
   const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
   const cuda::MatrixView* before = layer > 0 ? &model_.layers[layer - 1].down : nullptr;
-  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, before, a.act_scale, false, rows, stream));
+  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, before, a.act_scale, false, nullptr, rows, stream));
   RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
   RETURN_IF_ERROR(Recurrence(shape, layer, stream));
@@ -309,7 +310,8 @@ absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
-  RETURN_IF_ERROR(Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(), rows, stream));
+  RETURN_IF_ERROR(
+      Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(), nullptr, rows, stream));
   RETURN_IF_ERROR(UnscaledProduct(w.gate_up, a.h, a.h_scale, a.gate_up, rows, stream));
   cuda::SwiGluParams p;
   p.gate_up = a.gate_up;

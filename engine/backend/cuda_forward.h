@@ -62,7 +62,6 @@ class CudaForward {
   // cuda-step.md).
   absl::Status FusedLayer(const StepShape& shape, int32_t layer, cudaStream_t stream);
   bool IsFused(int64_t rows) const;
-  bool IsFp8() const { return model_.layers[0].qfi.type == DType::kF8E4M3; }
   bool IsOwnProduct(const cuda::MatrixView& weight, int64_t rows,
                     cuda::GemmEpilogue epilogue) const;
   // Likewise of a layer that is not fused, or of the head: our kernel, or cuBLASLt.
@@ -76,10 +75,10 @@ class CudaForward {
   absl::Status GNorm(const StepShape& shape, int32_t layer, cudaStream_t stream);
   // x += delta, which `product` of an input with scales x_scale gave (null: no delta), and h =
   // norm(x), of the type that products with `weight` read. delta_squares: delta is still to be
-  // divided by the root of o_squares.
+  // divided by the root of o_squares. norm_out: x's Euclidean norms, or null.
   absl::Status Norm(const cuda::MatrixView& weight, const float* norm,
                     const cuda::MatrixView* product, const float* x_scale, bool delta_squares,
-                    int64_t rows, cudaStream_t stream);
+                    float* norm_out, int64_t rows, cudaStream_t stream);
   absl::Status Product(const cuda::MatrixView& weight, const void* x, const float* x_scale,
                        void* out, DType out_type, int64_t rows, cudaStream_t stream);
   // As Product, but FP8 may leave the multiplication with weight.scale and x_scale to out's reader.

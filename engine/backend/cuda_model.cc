@@ -31,46 +31,35 @@ float Largest(const std::vector<float>& values) {
   return largest;
 }
 
-// What an FP8 layer needs at load, on the device. Everything is enqueued in one stream, so layers
-// take turns with it.
+// What FP8 products need at load, on the device. Everything is enqueued in one stream, so layers
+// take turns with `factor`.
 struct Fp8Scratch {
   float* factor = nullptr;     // [m] BalanceSwiGlu's
-  float* row_norms = nullptr;  // [2]: o, down
+  float* row_norms = nullptr;  // [layers][2]: o, down
   DeviceMemory memory;
 
-  absl::Status Allocate(const ModelConfig& c) {
+  absl::Status Allocate(const ModelConfig& c, cudaStream_t stream) {
     RETURN_IF_ERROR(memory.Take(&factor, c.intermediate_size, "activation ranges"));
-    return memory.Take(&row_norms, 2, "row norms");
+    RETURN_IF_ERROR(memory.Take(&row_norms, 2 * c.num_layers, "row norms"));
+    return CudaStatus(cudaMemsetAsync(row_norms, 0, 2 * c.num_layers * sizeof(float), stream),
+                      "row norms");
+  }
+  // Once everything enqueued has run.
+  absl::Status ReadRowNorms(std::vector<cuda::LayerView>* layers) const {
+    std::vector<float> norms(2 * layers->size());
+    CUDA_RETURN_IF_ERROR(
+        cudaMemcpy(norms.data(), row_norms, norms.size() * sizeof(float), cudaMemcpyDeviceToHost));
+    for (size_t l = 0; l < layers->size(); ++l) {
+      (*layers)[l].o_row_norm = norms[2 * l], (*layers)[l].down_row_norm = norms[2 * l + 1];
+    }
+    return absl::OkStatus();
   }
 };
 
-// The layer's products, in FP8: gate_up and down balanced. REQUIRES: out's norms.
-absl::Status UploadFp8Products(const LayerWeights& w, WeightUploader& upload, Fp8Scratch& scratch,
-                               cuda::LayerView* out) {
-  constexpr DType kType = DType::kF8E4M3;
-  const std::array qfi = {&w.q_proj, &w.f_proj, &w.i_proj};
-  const std::array gate_up = {&w.gate_proj, &w.up_proj};
-  const std::array o = {&w.o_proj}, down = {&w.down_proj};
-  const cudaStream_t stream = upload.stream();
-  RETURN_IF_ERROR(upload.Matrix(qfi, kType, "q, f and i projections", &out->qfi));
-  RETURN_IF_ERROR(upload.Matrix(o, kType, "o projection", &out->o));
-  RETURN_IF_ERROR(upload.Matrix(gate_up, kType, "gate and up projections", &out->gate_up));
-  CUDA_RETURN_IF_ERROR(cuda::BalanceSwiGlu({out->gate_up, out->mlp_norm, scratch.factor}, stream));
-  RETURN_IF_ERROR(upload.Matrix(down, kType, "down projection", &out->down, scratch.factor));
-  CUDA_RETURN_IF_ERROR(cudaMemsetAsync(scratch.row_norms, 0, 2 * sizeof(float), stream));
-  CUDA_RETURN_IF_ERROR(cuda::LargestRowNorm(out->o, out->g_norm, scratch.row_norms, stream));
-  CUDA_RETURN_IF_ERROR(cuda::LargestRowNorm(out->down, nullptr, scratch.row_norms + 1, stream));
-  float norms[2];
-  CUDA_RETURN_IF_ERROR(
-      cudaMemcpyAsync(norms, scratch.row_norms, sizeof(norms), cudaMemcpyDeviceToHost, stream));
-  CUDA_RETURN_IF_ERROR(cudaStreamSynchronize(stream));
-  out->o_row_norm = norms[0], out->down_row_norm = norms[1];
-  return absl::OkStatus();
-}
-
-// Likewise in bfloat16 or float32. fold: g_norm's weight goes into o's columns.
-absl::Status UploadProducts(const LayerWeights& w, DType type, bool fold, WeightUploader& upload,
-                            cuda::LayerView* out) {
+// fold: g_norm's weight goes into o's columns. fp8: null if `type` is not that; balances gate_up
+// and down and measures rows. REQUIRES: out's norms.
+absl::Status UploadProducts(const LayerWeights& w, int32_t l, DType type, bool fold,
+                            WeightUploader& upload, Fp8Scratch* fp8, cuda::LayerView* out) {
   const std::array qfi = {&w.q_proj, &w.f_proj, &w.i_proj};
   const std::array gate_up = {&w.gate_proj, &w.up_proj};
   std::vector<float> folded;
@@ -83,23 +72,31 @@ absl::Status UploadProducts(const LayerWeights& w, DType type, bool fold, Weight
   RETURN_IF_ERROR(upload.Matrix(qfi, type, "q, f and i projections", &out->qfi));
   RETURN_IF_ERROR(upload.Matrix(o, type, "o projection", &out->o));
   RETURN_IF_ERROR(upload.Matrix(gate_up, type, "gate and up projections", &out->gate_up));
-  return upload.Matrix(down, type, "down projection", &out->down);
+  if (fp8) {
+    CUDA_RETURN_IF_ERROR(
+        cuda::BalanceSwiGlu({out->gate_up, out->mlp_norm, fp8->factor}, upload.stream()));
+  }
+  RETURN_IF_ERROR(
+      upload.Matrix(down, type, "down projection", &out->down, fp8 ? fp8->factor : nullptr));
+  if (!fp8) return absl::OkStatus();
+  float* norms = fp8->row_norms + 2 * l;
+  CUDA_RETURN_IF_ERROR(cuda::LargestRowNorm(out->o, out->g_norm, norms, upload.stream()));
+  return CudaStatus(cuda::LargestRowNorm(out->down, nullptr, norms + 1, upload.stream()),
+                    "row norms");
 }
 
-// fp8: null for `type` products.
 absl::Status UploadLayer(const ModelWeights& weights, int32_t l, DType type, WeightUploader& upload,
                          Fp8Scratch* fp8, cuda::LayerView* out) {
   const LayerWeights& w = weights.layers[l];
   const int64_t d = weights.config.hidden_size;
   const std::vector<float> attn_norm = OrOnes(w.attn_norm, d), mlp_norm = OrOnes(w.mlp_norm, d);
   // In bfloat16 a product's input may be the recurrence's output as it is.
-  const bool fold = !fp8 && type == DType::kBF16 && w.g_norm;
+  const bool fold = type == DType::kBF16 && w.g_norm;
   RETURN_IF_ERROR(upload.Floats(attn_norm, "attn_norm", &out->attn_norm));
   RETURN_IF_ERROR(upload.Floats(mlp_norm, "mlp_norm", &out->mlp_norm));
   RETURN_IF_ERROR(upload.Floats(OrOnes(fold ? TensorView() : w.g_norm, d), "g_norm", &out->g_norm));
   out->largest_attn_norm = Largest(attn_norm), out->largest_mlp_norm = Largest(mlp_norm);
-  RETURN_IF_ERROR(fp8 ? UploadFp8Products(w, upload, *fp8, out)
-                      : UploadProducts(w, type, fold, upload, out));
+  RETURN_IF_ERROR(UploadProducts(w, l, type, fold, upload, fp8, out));
   const auto lb = weights.lower_bounds.begin() + l * d;
   RETURN_IF_ERROR(upload.Floats(std::vector<float>(lb, lb + d), "lower bounds", &out->lower_bound));
   if (weights.config.conv_size > 0) {
@@ -133,11 +130,11 @@ absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights&
   WeightUploader upload(&model->memory_, stream);
   RETURN_IF_ERROR(upload.Init());
   Fp8Scratch scratch;
-  if (fp8) RETURN_IF_ERROR(scratch.Allocate(c));
+  if (fp8) RETURN_IF_ERROR(scratch.Allocate(c, stream));
   model->layers_.resize(c.num_layers);
   for (int32_t l = 0; l < c.num_layers; ++l) {
-    RETURN_IF_ERROR(
-        UploadLayer(weights, l, activation, upload, fp8 ? &scratch : nullptr, &model->layers_[l]));
+    RETURN_IF_ERROR(UploadLayer(weights, l, fp8 ? DType::kF8E4M3 : activation, upload,
+                                fp8 ? &scratch : nullptr, &model->layers_[l]));
   }
   cuda::ModelView& v = model->view_;
   cuda::MatrixView embeddings;
@@ -150,6 +147,7 @@ absl::StatusOr<std::unique_ptr<CudaModel>> CudaModel::Create(const ModelWeights&
   }
   RETURN_IF_ERROR(upload.Floats(OrOnes(weights.norm, c.hidden_size), "final norm", &v.final_norm));
   RETURN_IF_ERROR(upload.Finish());
+  if (fp8) RETURN_IF_ERROR(scratch.ReadRowNorms(&model->layers_));
   v.d = c.hidden_size, v.m = c.intermediate_size;
   v.heads = c.num_heads, v.head_dim = c.head_dim;
   v.vocab = c.vocab_size, v.num_layers = c.num_layers, v.conv_size = c.conv_size;

@@ -47,8 +47,8 @@ __device__ __forceinline__ float WarpMax(float x) {
   return x;
 }
 
-// Sum (or maximum) over a block of at most 32 warps; every thread gets it. `scratch`: 32 floats. May
-// be called again with the same scratch at once.
+// Sum (or maximum) over a block of at most 32 warps; every thread gets it. `scratch`: 32 floats.
+// May be called again with the same scratch at once.
 template <bool kMax>
 __device__ __forceinline__ float BlockReduce(float x, float* scratch) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
@@ -67,6 +67,22 @@ struct alignas(16) Pack {
   static constexpr int kSize = 16 / sizeof(T);
   T v[kSize];
 };
+
+// Four neighbours, rounded to the type; e4m3: limited to its range.
+__device__ __forceinline__ void Store4(float* to, const float4& v) {
+  *reinterpret_cast<float4*>(to) = v;
+}
+__device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
+  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y),
+                       high = __floats2bfloat162_rn(v.z, v.w);
+  uint2 packed;
+  packed.x = reinterpret_cast<const uint32_t&>(low);
+  packed.y = reinterpret_cast<const uint32_t&>(high);
+  *reinterpret_cast<uint2*>(to) = packed;
+}
+__device__ __forceinline__ void Store4(__nv_fp8_e4m3* to, const float4& v) {
+  *reinterpret_cast<uint32_t*>(to) = __nv_fp8x4_e4m3(v).__x;
+}
 
 __device__ __forceinline__ float Sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
 __device__ __forceinline__ float Swish(float x) { return x * Sigmoid(x); }

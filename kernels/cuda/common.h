@@ -20,6 +20,9 @@ namespace hgrn2::cuda {
 // range that residual streams need.
 using ActivationType = DType;  // kF32 or kBF16
 
+// The greatest number in FP8 (e4m3), and what rounding to it can add to a vector's norm: 1 / 16.
+inline constexpr float kMaxE4M3 = 448.0f, kE4M3Rounding = 1.07f;
+
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Launches `kernel` so that its blocks may become resident before the kernel ahead of it in

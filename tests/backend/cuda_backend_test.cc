@@ -318,29 +318,29 @@ TEST_F(CudaBackendTest, ValidationLossOfTheEmbeddedModel) {
   const ValidationSet set = LoadValidationSet();
   const std::vector<int32_t> row(set.rows[0].begin(), set.rows[0].begin() + 192);
   const double expected = OracleLoss(*weights, row);
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  cudaDeviceProp properties;
+  ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
+  struct Weights {
+    DType dtype;
+    bool fp8;
+    double tolerance;
+    const char* property;
+  };
+  for (const Weights& w : {Weights{DType::kF32, false, 1e-4, "loss_fp32"},
+                           {DType::kBF16, false, 5e-3, "loss_bf16"},
+                           {DType::kBF16, true, 5e-2, "loss_fp8"}}) {
+    if (w.fp8 && properties.major != 9) continue;
     BackendOptions options;
-    options.dtype = dtype;
+    options.dtype = w.dtype;
+    options.fp8_weights = w.fp8;
     options.num_slots = 1;
     options.max_batched_tokens = 2048;
     const auto backend = MakeCudaBackend(*weights, options);
     ASSERT_TRUE(backend.ok()) << backend.status();
     const double loss = BackendLoss(backend->get(), {row});
-    EXPECT_NEAR(loss, expected, dtype == DType::kF32 ? 1e-4 : 5e-3);
-    RecordProperty(dtype == DType::kF32 ? "loss_fp32" : "loss_bf16", std::to_string(loss));
+    EXPECT_NEAR(loss, expected, w.tolerance);
+    RecordProperty(w.property, std::to_string(loss));
   }
-  cudaDeviceProp properties;
-  ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
-  if (properties.major != 9) return;
-  BackendOptions options;
-  options.fp8_weights = true;
-  options.num_slots = 1;
-  options.max_batched_tokens = 2048;
-  const auto backend = MakeCudaBackend(*weights, options);
-  ASSERT_TRUE(backend.ok()) << backend.status();
-  const double loss = BackendLoss(backend->get(), {row});
-  EXPECT_NEAR(loss, expected, 5e-2);
-  RecordProperty("loss_fp8", std::to_string(loss));
 }
 
 }  // namespace

@@ -74,13 +74,7 @@ double Dot(const double* a, const double* b, int64_t n) {
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 float LargestNorm(const std::vector<double>& rows, int64_t cols) {
-  double largest = 0;
-  for (size_t i = 0; i < rows.size(); i += cols) {
-    double sum = 0;
-    for (int64_t c = 0; c < cols; ++c) sum += rows[i + c] * rows[i + c];
-    largest = std::max(largest, sum);
-  }
-  return static_cast<float>(std::sqrt(largest));
+  return static_cast<float>(std::ranges::max(RowNorms(rows, cols)));
 }
 
 // x and W as the device has them, and what is to come out.
@@ -265,15 +259,10 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
     problem.params.next_norm = weight.get();
     problem.params.out = fp8() ? static_cast<void*>(narrow.get()) : wide.get();
     problem.params.square_sums_out = squares.get();
-    std::vector<float> norms;
-    for (int64_t t = 0; t < c.tokens; ++t) {
-      double sum = 0;
-      for (int64_t r = 0; r < c.rows; ++r) {
-        const double v = before[t * c.rows + r] + problem.sums[t * c.rows + r];
-        sum += v * v;
-      }
-      norms.push_back(static_cast<float>(std::sqrt(sum)));
-    }
+    std::vector<double> once = ToDouble(before);
+    for (size_t i = 0; i < once.size(); ++i) once[i] += problem.sums[i];
+    const auto exact_norms = RowNorms(once, c.rows);
+    const std::vector<float> norms(exact_norms.begin(), exact_norms.end());
     DeviceArray<float> residual_norm(norms), out_scale(c.tokens);
     problem.params.residual_norm = residual_norm.get();
     problem.params.out_scale = out_scale.get();

@@ -27,7 +27,9 @@ class DeviceTest : public ::testing::Test {
     hopper_ = properties.major == 9;
   }
   void TearDown() override {
-    if (!IsSkipped()) EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    if (!IsSkipped()) {
+      EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    }
   }
   bool hopper_ = false;
 };
@@ -78,6 +80,13 @@ std::vector<double> ToDouble(const std::vector<T>& values) {
   std::vector<double> out;
   for (const T& v : values) out.push_back(static_cast<double>(static_cast<float>(v)));
   return out;
+}
+// Euclidean, of rows of `cols` values.
+inline std::vector<double> RowNorms(const std::vector<double>& values, int64_t cols) {
+  std::vector<double> norms(values.size() / cols);
+  for (size_t i = 0; i < values.size(); ++i) norms[i / cols] += values[i] * values[i];
+  for (double& norm : norms) norm = std::sqrt(norm);
+  return norms;
 }
 // ||a - b|| / ||b||; NaN in either is infinite.
 inline double RelativeError(const std::vector<double>& a, const std::vector<double>& b) {

@@ -243,7 +243,9 @@ TEST_P(PrefillSquaresTest, AreOfTheUnroundedOutput) {
     ASSERT_NEAR(squares[i], stored[i], (exact ? 2e-6 : 8e-3) * stored[i])
         << "token " << i / groups << ", group " << i % groups;
   }
-  if (!exact) EXPECT_GT(RelativeError(squares, stored), 1e-5) << "summed after rounding";
+  if (!exact) {
+    EXPECT_GT(RelativeError(squares, stored), 1e-5) << "summed after rounding";
+  }
 }
 
 TEST_P(PrefillSquaresTest, ChangeNothingElse) {

@@ -47,6 +47,20 @@ Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
   return fp8 ? KernelFor<true>(shape, epilogue) : KernelFor<false>(shape, epilogue);
 }
 
+// Of every instance for the cut.
+cudaError_t AllowSharedMemory(const DecodeGemmShape& shape) {
+  for (const bool fp8 : {false, true}) {
+    for (const GemmEpilogue epilogue :
+         {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
+      const Kernel kernel = KernelOf(fp8, shape, epilogue);
+      if (kernel == nullptr) continue;
+      HGRN2_CUDA_RETURN_IF_ERROR(
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+    }
+  }
+  return cudaSuccess;
+}
+
 bool Complete(const DecodeGemmParams& q) {
   const bool fp8 = q.weight.type == DType::kF8E4M3;
   if (fp8 && !q.weight.scale) return false;
@@ -79,20 +93,12 @@ cudaError_t InitDecodeGemm() {
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
   for (const int groups : {1, 2, 3}) {
     for (const int row_tile : kDecodeGemmRowTiles) {
-      for (const bool fp8 : {false, true}) {
-        for (const int split : kDecodeGemmSplits) {
-          for (const GemmEpilogue epilogue :
-               {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
-            DecodeGemmShape shape;
-            shape.groups = groups, shape.row_tile = row_tile, shape.split = split;
-            for (const bool share : {false, true}) {
-              shape.share = share;
-              const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, epilogue);
-              if (kernel == nullptr) continue;
-              HGRN2_CUDA_RETURN_IF_ERROR(cudaFuncSetAttribute(
-                  kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
-            }
-          }
+      for (const int split : kDecodeGemmSplits) {
+        for (const bool share : {false, true}) {
+          DecodeGemmShape shape;
+          shape.groups = groups, shape.row_tile = row_tile;
+          shape.split = split, shape.share = share;
+          HGRN2_CUDA_RETURN_IF_ERROR(gemm::AllowSharedMemory(shape));
         }
       }
     }

@@ -122,7 +122,7 @@ struct DecodeGemmParams {
 };
 // Unit of `squares` of rows of m values in e4m3's range, whose sum is below 2^32 of them.
 constexpr float SwiGluSquareUnit(int64_t m) {
-  constexpr double kMost = 448.0 * 448.0;
+  constexpr double kMost = double{kMaxE4M3} * kMaxE4M3;
   int64_t unit = 1;
   while (kMost * static_cast<double>(m) > 2147483648.0 * static_cast<double>(unit)) unit *= 2;
   return static_cast<float>(unit);

@@ -13,6 +13,12 @@ __device__ __forceinline__ int TokenOf(int h) {
   return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4 + h * 8;
 }
 
+// Adds what the four lanes of a token have.
+__device__ __forceinline__ float SumOfLanes(float x) {
+  x += __shfl_xor_sync(0xffffffffu, x, 1);
+  return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
 // What a token's sums are multiplied by, from partial sums of squares. They are asked for while the
 // products begin and added up behind them: a lane has every fourth quad of its tokens' sums,
 // kPrefetch of them early.
@@ -66,8 +72,7 @@ struct TokenScales {
           sum += (more.x + more.y) + (more.z + more.w);
         }
       }
-      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      sum = SumOfLanes(sum);
       if constexpr (kFp8) {
         if (p.norm_out && place.row_tile == 0 && place.split == 0 && side == 0) {
           p.norm_out[Row(place, h)] = sqrtf(sum);
@@ -76,30 +81,16 @@ struct TokenScales {
       scale[h] *= rsqrtf(sum / p.cols + p.eps);
     }
   }
-  // The most that a token's residual can be, times the next norm's weight, over e4m3's 448.
+  // The most that a token's residual can be, times the next norm's weight, over e4m3's greatest.
   __device__ __forceinline__ float OutScale(const KernelParams& p, int h) const {
-    constexpr float kRounding = 1.07f, kLeast = 1e-30f;
+    constexpr float kLeast = 1e-30f;
     const float square = p.squares ? static_cast<float>(squares[h]) * p.square_unit : p.cols,
                 most = p.largest_next_norm *
-                       (residual_norm[h] + kRounding * p.largest_row_norm * sqrtf(square));
-    return fmaxf(most, kLeast) / 448.0f;
+                       (residual_norm[h] + kE4M3Rounding * p.largest_row_norm * sqrtf(square));
+    return fmaxf(most, kLeast) / kMaxE4M3;
   }
 };
 
-__device__ __forceinline__ void Store4(__nv_bfloat16* to, const float4& v) {
-  const __nv_bfloat162 low = __floats2bfloat162_rn(v.x, v.y),
-                       high = __floats2bfloat162_rn(v.z, v.w);
-  uint2 packed;
-  packed.x = reinterpret_cast<const uint32_t&>(low);
-  packed.y = reinterpret_cast<const uint32_t&>(high);
-  *reinterpret_cast<uint2*>(to) = packed;
-}
-
-__device__ __forceinline__ void Store4(__nv_fp8_e4m3* to, const float4& v) {
-  const uint32_t low = __nv_cvt_float2_to_fp8x2({v.x, v.y}, __NV_SATFINITE, __NV_E4M3),
-                 high = __nv_cvt_float2_to_fp8x2({v.z, v.w}, __NV_SATFINITE, __NV_E4M3);
-  *reinterpret_cast<uint32_t*>(to) = low | high << 16;
-}
 // What an epilogue leaves for the next product.
 template <bool kFp8>
 using NextInput = std::conditional_t<kFp8, __nv_fp8_e4m3, __nv_bfloat16>;
@@ -260,11 +251,6 @@ __device__ __forceinline__ void StoreSums(const KernelParams& p, const Output& o
 
 __device__ __forceinline__ float FastSwish(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
 
-// Adds what the four lanes of a token have.
-__device__ __forceinline__ float SumOfLanes(float x) {
-  x += __shfl_xor_sync(0xffffffffu, x, 1);
-  return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
 __device__ __forceinline__ float SquareOf(const float4& v) {
   return (v.x * v.x + v.y * v.y) + (v.z * v.z + v.w * v.w);
 }

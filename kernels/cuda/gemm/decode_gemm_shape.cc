@@ -11,15 +11,15 @@ constexpr int kMostStages = 16, kMultiprocessors = 132;
 // group of 16 or 18 multiprocessors.
 constexpr int kMostAloneInFours = 120;
 
-// Blocks that run at once.
-int Places(const DecodeGemmShape& s) {
-  return (s.split == 4 ? kMostAloneInFours : kMultiprocessors) * (s.share ? 2 : 1);
+// Blocks that can have a multiprocessor each.
+int MostAlone(const DecodeGemmShape& s) {
+  return s.split == 4 ? kMostAloneInFours : kMultiprocessors;
 }
+// Blocks that run at once.
+int Places(const DecodeGemmShape& s) { return MostAlone(s) * (s.share ? 2 : 1); }
 // More blocks than can have a multiprocessor each: two share one, with half the ring, where there
 // is an instance for that.
-bool HasTooManyBlocks(const DecodeGemmShape& s) {
-  return s.blocks() > (s.split == 4 ? kMostAloneInFours : kMultiprocessors);
-}
+bool HasTooManyBlocks(const DecodeGemmShape& s) { return s.blocks() > MostAlone(s); }
 
 // Clocks that a block takes for its products and what a split adds, by shared memory's bandwidth
 // (128 bytes a clock): for 16 columns each warpgroup reads its tokens and all the rows, and what is
@@ -94,7 +94,7 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
   constexpr int kFewestKBlocks = 8;
   const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
   const auto rank = [](const DecodeGemmShape& s) {
-    return s.row_tile == 0 ? 3 : !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
+    return !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
   };
   const auto is_better = [&](const DecodeGemmShape& s, const DecodeGemmShape& best) {
     if (best.row_tile == 0) return true;
@@ -124,7 +124,7 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
   if (s.row_tile == 0) return false;
   if (s.token_tiles == 1 || !HasTooManyBlocks(s)) return true;
-  if (tokens <= 256) return s.share && s.blocks() <= 2 * kMultiprocessors;
+  if (tokens <= 256) return s.share && s.blocks() <= Places(s);
   // In waves. bfloat16 is worth it with few multiprocessors idle in the last one; FP8's other way
   // has more kernels.
   const int places = Places(s);

@@ -25,12 +25,12 @@ __global__ void BalanceKernel(const BalanceSwiGluParams p) {
   ab = BlockReduce<false>(ab, scratch);
   if (threadIdx.x != 0) return;
   float* scale = const_cast<float*>(p.gate_up.scale);
-  constexpr float kRounding = 1.07f * 1.07f;
-  const float most = kRounding * scale[j] * scale[m + j] * static_cast<float>(d) / 2 *
-                     (sqrtf(aa) * sqrtf(bb) + fabsf(ab));
+  const float most = kE4M3Rounding * kE4M3Rounding * scale[j] * scale[m + j] *
+                     static_cast<float>(d) / 2 * (sqrtf(aa) * sqrtf(bb) + fabsf(ab));
   // Weights of zeros, or so small that the factor would not be a number, need none.
   constexpr float kLeast = 1e-30f;
-  const float factor = most > kLeast && isfinite(most) ? exp2f(ceilf(log2f(most / 448.0f))) : 1.0f;
+  const float factor =
+      most > kLeast && isfinite(most) ? exp2f(ceilf(log2f(most / kMaxE4M3))) : 1.0f;
   scale[m + j] /= factor;
   p.factor[j] = factor;
 }

@@ -6,8 +6,6 @@
 namespace hgrn2::cuda {
 namespace {
 
-constexpr float kF8Max = 448.0f;
-
 template <typename T>
 __global__ void EmbedKernel(const EmbedParams p) {
   GridDependencyLaunch();
@@ -83,8 +81,8 @@ template <int kPacks>
 __device__ __forceinline__ void StoreRowF8(const float (&v)[kPacks][8], float amax, int cols,
                                            float* scratch, uint8_t* out, float* scale) {
   amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
-  const float quantise = kF8Max / amax;
-  if (threadIdx.x == 0) *scale = amax / kF8Max;
+  const float quantise = kMaxE4M3 / amax;
+  if (threadIdx.x == 0) *scale = amax / kMaxE4M3;
 #pragma unroll
   for (int c = 0; c < kPacks; ++c) {
     const int i = (threadIdx.x + c * blockDim.x) * 8;
@@ -148,8 +146,8 @@ __global__ void QuantizeRowsKernel(const QuantizeRowsParams p) {
   float amax = 0;
   for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) amax = fmaxf(amax, fabsf(value(i)));
   amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
-  if (threadIdx.x == 0) p.scale[row] = amax / kF8Max;
-  const float quantise = kF8Max / amax;
+  if (threadIdx.x == 0) p.scale[row] = amax / kMaxE4M3;
+  const float quantise = kMaxE4M3 / amax;
   __nv_fp8_e4m3* dst = static_cast<__nv_fp8_e4m3*>(p.dst) + row * p.cols;
   for (int64_t i = threadIdx.x; i < p.cols; i += blockDim.x) {
     dst[i] = __nv_fp8_e4m3(value(i) * quantise);
@@ -175,17 +173,14 @@ cudaError_t ConvertFrom(const ConvertParams& p, cudaStream_t stream) {
   }
 }
 
-constexpr int64_t kMaxRowPacks = 4096;
-
-// A block per row of `packs` times 8 values: the instance of 1, 3 or 4 packs a thread.
-template <typename Params>
-cudaError_t LaunchRows(void (*one)(Params), void (*three)(Params), void (*four)(Params),
-                       int64_t packs, const Params& p, cudaStream_t stream) {
+// A block per row: the instance of 1, 3 or 4 packs of 8 values a thread.
+cudaError_t LaunchSwiGluF8(const SwiGluParams& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(p.rows));
-  if (packs <= 256) return Launch(one, grid, 256, 0, stream, p.overlap, p);
-  if (packs <= 768) return Launch(three, grid, 256, 0, stream, p.overlap, p);
-  if (packs <= 1536) return Launch(three, grid, 512, 0, stream, p.overlap, p);
-  if (packs <= kMaxRowPacks) return Launch(four, grid, 1024, 0, stream, p.overlap, p);
+  const int packs = p.m / 8;
+  if (packs <= 256) return Launch(SwiGluF8Kernel<1>, grid, 256, 0, stream, p.overlap, p);
+  if (packs <= 768) return Launch(SwiGluF8Kernel<3>, grid, 256, 0, stream, p.overlap, p);
+  if (packs <= 1536) return Launch(SwiGluF8Kernel<3>, grid, 512, 0, stream, p.overlap, p);
+  if (packs <= 4096) return Launch(SwiGluF8Kernel<4>, grid, 1024, 0, stream, p.overlap, p);
   return cudaErrorInvalidValue;
 }
 
@@ -209,7 +204,7 @@ cudaError_t SwiGlu(const SwiGluParams& p, cudaStream_t stream) {
     if (p.type != DType::kBF16 || !p.out_scale || !p.col_scale != !p.row_scale) {
       return cudaErrorInvalidValue;
     }
-    return LaunchRows(SwiGluF8Kernel<1>, SwiGluF8Kernel<3>, SwiGluF8Kernel<4>, p.m / 8, p, stream);
+    return LaunchSwiGluF8(p, stream);
   }
   if (p.out_type != p.type || p.col_scale) return cudaErrorInvalidValue;
   const bool f32 = p.type == DType::kF32;

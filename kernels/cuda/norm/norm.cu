@@ -4,8 +4,6 @@
 namespace hgrn2::cuda {
 namespace {
 
-constexpr float kF8Max = 448.0f;
-
 __device__ __forceinline__ void Load4(const float* p, float (&v)[4]) {
   const float4 x = *reinterpret_cast<const float4*>(p);
   v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
@@ -16,19 +14,9 @@ __device__ __forceinline__ void Load4(const __nv_bfloat16* p, float (&v)[4]) {
   const float2 b = __bfloat1622float2(reinterpret_cast<const __nv_bfloat162&>(raw.y));
   v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
 }
-__device__ __forceinline__ void Store4(float* p, const float (&v)[4]) {
-  *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
-}
-__device__ __forceinline__ void Store4(__nv_bfloat16* p, const float (&v)[4]) {
-  const __nv_bfloat162 a = __floats2bfloat162_rn(v[0], v[1]), b = __floats2bfloat162_rn(v[2], v[3]);
-  uint2 raw;
-  raw.x = reinterpret_cast<const uint32_t&>(a);
-  raw.y = reinterpret_cast<const uint32_t&>(b);
-  *reinterpret_cast<uint2*>(p) = raw;
-}
-__device__ __forceinline__ void Store4(__nv_fp8_e4m3* p, const float (&v)[4]) {
-  const __nv_fp8x4_e4m3 packed(make_float4(v[0], v[1], v[2], v[3]));
-  *reinterpret_cast<uint32_t*>(p) = packed.__x;
+template <typename T>
+__device__ __forceinline__ void Store4(T* p, const float (&v)[4]) {
+  cuda::Store4(p, make_float4(v[0], v[1], v[2], v[3]));
 }
 
 // One block per row; the row stays in registers between the passes.
@@ -108,8 +96,8 @@ __global__ void RmsNormKernel(const RmsNormParams p) {
   float quantise = 1.0f;
   if constexpr (sizeof(Out) == 1) {
     amax = fmaxf(BlockReduce<true>(amax, scratch), 1e-12f);
-    quantise = kF8Max / amax;
-    if (threadIdx.x == 0) p.out_scale[t] = amax / kF8Max;
+    quantise = kMaxE4M3 / amax;
+    if (threadIdx.x == 0) p.out_scale[t] = amax / kMaxE4M3;
   }
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {

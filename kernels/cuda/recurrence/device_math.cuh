@@ -45,8 +45,7 @@ __device__ __forceinline__ float SwishGate(float q) {
   return q * LogisticOf<kExact>(q).r;
 }
 
-inline constexpr float kMaxE4M3 = 448.0f;
-// A row whose greatest value is below this is stored as zeros: 448 over it must stay finite.
+// A row whose greatest value is below this is stored as zeros: kMaxE4M3 over it must stay finite.
 inline constexpr float kLeastE4M3Row = 1e-30f;
 
 // A 16-byte vector of state elements and its float form.

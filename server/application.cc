@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "engine/loader/weights.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "server/completion_queue.h"
 #include "server/convert.h"
 #include "server/engine_router.h"
 #include "server/ops_routes.h"
@@ -107,7 +108,13 @@ absl::Status Application::StartEngines(const BackendFactory& make_backend) {
   frontend_options.served_model_name = ServedName(options_);
   frontend_options.seed = options_.seed;
   frontend_options.max_prompt_tokens = options_.max_prompt_tokens;
-  frontend_ = Frontend::Create(*engine_, config_, defaults_, tokenizer_.get(), frontend_options);
+  for (int32_t i = 0; i < DefaultNumWorkers(); ++i) {
+    auto loop = std::make_unique<QueueLoop>();
+    worker_queues_.push_back(loop->queue());
+    frontend_options.workers.push_back(std::move(loop));
+  }
+  frontend_ =
+      Frontend::Create(*engine_, config_, defaults_, tokenizer_.get(), std::move(frontend_options));
   LogModel(weights);
   return absl::OkStatus();
 }
@@ -162,6 +169,7 @@ absl::Status Application::Listen() {
                                 ToEngineOptions(options_, nullptr), *frontend_);
   context.stream_buffer_bytes = options_.stream_buffer_bytes;
   context.max_response_bytes = options_.grpc_max_message_bytes;
+  context.worker_queues = worker_queues_;
   ASSIGN_OR_RETURN(context.api_keys,
                    LoadApiKeys("grpc-api-key", options_.grpc_api_key, options_.grpc_api_key_file));
   service_ = std::make_unique<InferenceService>(std::move(context));

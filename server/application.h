@@ -58,6 +58,7 @@ class Application {
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<SpanExporter> spans_;  // null: no traces
   std::unique_ptr<Engine> engine_;
+  std::vector<grpc::CompletionQueue*> worker_queues_;  // the frontend's
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<InferenceService> service_;
   std::unique_ptr<KserveService> kserve_;

@@ -4,32 +4,60 @@
 
 #include "base/status.h"
 #include "server/convert.h"
+#include "server/generate_acceptor.h"
 #include "server/grpc_access.h"
 #include "server/grpc_status.h"
 
 namespace hgrn2 {
+namespace {
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GenerateStream::Start(
-    const ServiceContext& context, grpc::CallbackServerContext* call,
-    const v1::GenerateRequest& request) {
-  auto stream = std::make_shared<GenerateStream>(context);
-  stream->self_ = stream;
-  stream->Submit(*call, request);
-  return stream.get();
+void* Tag(CompletionEvent& event) { return &event; }
+
+}  // namespace
+
+void GenerateStream::Request(InferenceService* service, grpc::CompletionQueue* queue,
+                             grpc::ServerCompletionQueue* accepted) {
+  {
+    MutexLock lock(&mu_);
+    self_ = shared_from_this();
+  }
+  call_.AsyncNotifyWhenDone(Tag(call_done_event_));
+  service->RequestGenerate(&call_, &request_, &writer_, queue, accepted, Tag(accepted_));
 }
 
-void GenerateStream::Submit(const grpc::CallbackServerContext& call,
-                            const v1::GenerateRequest& request) {
-  record_.SetTrace(call);
-  absl::Status access = CheckApiKey(context_.api_keys, call);
+void GenerateStream::OnAccepted(bool ok) {
+  if (!ok) {  // the server shuts down: there is no call
+    {
+      MutexLock lock(&mu_);
+      self_.reset();
+    }
+    return acceptor_.OnStreamDone();
+  }
+  acceptor_.RequestCall();
+  lease_.emplace(context_.active_calls);
+  record_.Start();
+  Submit();
+  bool cancelled = false;
+  {
+    MutexLock lock(&mu_);
+    submitted_ = true;
+    cancelled = call_done_ && call_.IsCancelled();
+  }
+  if (cancelled) Cancel();
+  ReleaseIfLast();
+}
+
+void GenerateStream::Submit() {
+  record_.SetTrace(call_);
+  absl::Status access = CheckApiKey(context_.api_keys, call_);
   if (!access.ok()) return End(access);
-  absl::StatusOr<CompletionRequest> native = ToNative(v1::GenerateRequest(request));
+  absl::StatusOr<CompletionRequest> native = ToNative(std::move(request_));
   if (!native.ok()) return End(native.status());
-  native->deadline = DeadlineOf(call, *context_.clock);
+  native->deadline = DeadlineOf(call_, *context_.clock);
   if (native->request_id.empty()) native->request_id = MakeRequestId();
   record_.SetDeadline(native->deadline);
   record_.SetRequest(native->request_id, native->user);
-  auto control = context_.frontend->Generate(*std::move(native), self_);
+  auto control = context_.frontend->Generate(*std::move(native), shared_from_this());
   if (!control.ok()) return End(control.status());
   control_.Hold(*std::move(control));
 }
@@ -125,15 +153,15 @@ void GenerateStream::Pump() {
     writing_.set_model(context_.model.name());
   }
   if (write && finish) {
-    StartWriteAndFinish(&writing_, grpc::WriteOptions(), grpc::Status::OK);
+    writer_.WriteAndFinish(writing_, grpc::WriteOptions(), grpc::Status::OK, Tag(finished_event_));
   } else if (write) {
-    StartWrite(&writing_);
+    writer_.Write(writing_, Tag(written_));
   } else {
-    Finish(ToGrpcStatus(end_status));
+    writer_.Finish(ToGrpcStatus(end_status), Tag(finished_event_));
   }
 }
 
-void GenerateStream::OnWriteDone(bool ok) {
+void GenerateStream::OnWritten(bool ok) {
   {
     MutexLock lock(&mu_);
     write_in_flight_ = false;
@@ -144,7 +172,26 @@ void GenerateStream::OnWriteDone(bool ok) {
   Pump();
 }
 
-void GenerateStream::OnCancel() {
+void GenerateStream::OnFinished(bool) {
+  {
+    MutexLock lock(&mu_);
+    finished_ = true;
+  }
+  ReleaseIfLast();
+}
+
+void GenerateStream::OnCallDone(bool) {
+  bool cancelled = false;
+  {
+    MutexLock lock(&mu_);
+    call_done_ = true;
+    cancelled = submitted_ && call_.IsCancelled();
+  }
+  if (cancelled) Cancel();
+  ReleaseIfLast();
+}
+
+void GenerateStream::Cancel() {
   {
     MutexLock lock(&mu_);
     discard_ = true;
@@ -153,9 +200,15 @@ void GenerateStream::OnCancel() {
   if (!record_.AtDeadline()) control_.Cancel();
 }
 
-void GenerateStream::OnDone() {
-  lease_.Release();
-  self_.reset();
+void GenerateStream::ReleaseIfLast() {
+  std::shared_ptr<GenerateStream> self;  // let go of outside the lock
+  {
+    MutexLock lock(&mu_);
+    if (!submitted_ || !finished_ || !call_done_ || self_ == nullptr) return;
+    self = std::move(self_);
+  }
+  lease_.reset();
+  acceptor_.OnStreamDone();
 }
 
 }  // namespace hgrn2

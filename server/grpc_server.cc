@@ -67,6 +67,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    MakeServerCredentials(options));
   builder.AddListeningPort(address, credentials, &port);
+  auto acceptor = std::make_unique<GenerateAcceptor>(service, builder.AddCompletionQueue());
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return MakeStatus(
@@ -78,7 +79,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
             ? ""
             : "; or certificate and key do not fit (--grpc-tls-cert, --grpc-tls-key)");
   }
-  auto result = std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), port));
+  acceptor->Start();
+  auto result =
+      std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), std::move(acceptor), port));
   result->SetServing(true);
   return result;
 }
@@ -97,6 +100,7 @@ void GrpcServer::Shutdown(Duration grace) {
   server_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::duration_cast<std::chrono::system_clock::duration>(grace));
   server_->Wait();
+  acceptor_->Stop();
 }
 
 }  // namespace hgrn2

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "server/generate_acceptor.h"
 #include "server/inference_service.h"
 #include "server/kserve/kserve_service.h"
 #include "server/options.h"
@@ -21,7 +22,8 @@ std::string JoinHostPort(const std::string& host, int port);
 // Thread-safe.
 class GrpcServer {
  public:
-  // Listens and serves. The services outlive the server. UNAVAILABLE: cannot listen.
+  // Listens and serves. The services outlive the server, and have no other. UNAVAILABLE: cannot
+  // listen.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(InferenceService& service,
                                                            const ServerOptions& options,
                                                            KserveService* kserve = nullptr);
@@ -36,9 +38,11 @@ class GrpcServer {
   void Shutdown(Duration grace);
 
  private:
-  GrpcServer(std::unique_ptr<grpc::Server> server, int port)
-      : server_(std::move(server)), port_(port) {}
+  GrpcServer(std::unique_ptr<grpc::Server> server, std::unique_ptr<GenerateAcceptor> acceptor,
+             int port)
+      : acceptor_(std::move(acceptor)), server_(std::move(server)), port_(port) {}
 
+  const std::unique_ptr<GenerateAcceptor> acceptor_;
   const std::unique_ptr<grpc::Server> server_;
   const int port_;
 };

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "base/status.h"
-#include "server/generate_stream.h"
 #include "server/grpc_access.h"
 #include "server/grpc_status.h"
 #include "server/unary_calls.h"
@@ -23,11 +22,6 @@ ServiceContext WithActiveCalls(ServiceContext context, ActiveCalls* active_calls
 
 InferenceService::InferenceService(ServiceContext context)
     : context_(WithActiveCalls(std::move(context), &active_calls_)) {}
-
-grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Generate(
-    grpc::CallbackServerContext* call, const v1::GenerateRequest* request) {
-  return GenerateStream::Start(context_, call, *request);
-}
 
 grpc::ServerUnaryReactor* InferenceService::Complete(grpc::CallbackServerContext* call,
                                                      const v1::GenerateRequest* request,

@@ -8,7 +8,13 @@
 
 namespace hgrn2 {
 
-class InferenceService final : public v1::Inference::CallbackService {
+// Generate is asynchronous (GenerateAcceptor), the rest callbacks on gRPC's threads.
+using InferenceMethods = v1::Inference::WithAsyncMethod_Generate<
+    v1::Inference::WithCallbackMethod_Complete<v1::Inference::WithCallbackMethod_Score<
+        v1::Inference::WithCallbackMethod_Tokenize<v1::Inference::WithCallbackMethod_Detokenize<
+            v1::Inference::WithCallbackMethod_GetModel<v1::Inference::Service>>>>>>;
+
+class InferenceService final : public InferenceMethods {
  public:
   // `context.active_calls` is set by the service.
   explicit InferenceService(ServiceContext context);
@@ -23,8 +29,6 @@ class InferenceService final : public v1::Inference::CallbackService {
     active_calls_.WaitForQuiet(quiet, timeout);
   }
 
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
-      grpc::CallbackServerContext* call, const v1::GenerateRequest* request) override;
   grpc::ServerUnaryReactor* Complete(grpc::CallbackServerContext* call,
                                      const v1::GenerateRequest* request,
                                      v1::CompleteResponse* response) override;

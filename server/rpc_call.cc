@@ -8,7 +8,7 @@
 
 namespace hgrn2 {
 
-TimePoint DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock) {
+TimePoint DeadlineOf(const grpc::ServerContextBase& context, const Clock& clock) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return kInfiniteFuture;
   const auto left = deadline - std::chrono::system_clock::now();
@@ -45,7 +45,7 @@ void ControlHolder::Release() {
   control = std::move(control_);
 }
 
-void CallRecord::SetTrace(const grpc::CallbackServerContext& call) {
+void CallRecord::SetTrace(const grpc::ServerContextBase& call) {
   const auto& metadata = call.client_metadata();
   const auto found = metadata.find("traceparent");
   // Twice is not valid: which one would be the caller?

@@ -31,11 +31,13 @@ struct ServiceContext {
   int64_t stream_buffer_bytes = 4 << 20;  // unsent output of one Generate call
   int64_t max_response_bytes = 16 << 20;  // of a unary call
   std::vector<std::string> api_keys;      // none: everybody may call
+  // Of the frontend's workers, each of which waits on its own (QueueLoop). Not empty.
+  std::vector<grpc::CompletionQueue*> worker_queues;
   const Clock* clock = &Clock::Real();
 };
 
 // The call's deadline on our clock; kInfiniteFuture if it has none.
-TimePoint DeadlineOf(const grpc::CallbackServerContext& context, const Clock& clock);
+TimePoint DeadlineOf(const grpc::ServerContextBase& context, const Clock& clock);
 
 // A request's control between the thread that submits it, gRPC's cancellation and the end of the
 // request, in whatever order they come. Thread-safe.
@@ -60,13 +62,15 @@ class CallRecord {
   CallRecord(const ServiceContext& context, const char* method)
       : context_(context), method_(method), started_(context.clock->Now()) {}
 
+  // The call begins now, not when the record was made.
+  void Start() { started_ = context_.clock->Now(); }
   void SetRequest(std::string id, std::string user) {
     id_ = std::move(id);
     user_ = std::move(user);
   }
   void SetDeadline(TimePoint deadline) { deadline_ = deadline; }
   // Takes the caller's trace from the call's metadata, or begins one.
-  void SetTrace(const grpc::CallbackServerContext& call);
+  void SetTrace(const grpc::ServerContextBase& call);
   const std::string& id() const { return id_; }
 
   // Whether gRPC's cancellation is (about) the deadline's. The engine ends such requests itself,
@@ -78,7 +82,7 @@ class CallRecord {
  private:
   const ServiceContext& context_;
   const char* const method_;
-  const TimePoint started_;
+  TimePoint started_;
   TimePoint deadline_ = kInfiniteFuture;
   std::string id_;
   std::string user_;

@@ -4,7 +4,7 @@
 # Presets: dev (ASan + UBSan), tsan; default: both. Every test there is: ./test.sh --sanitizers.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-tests=(scheduler_test engine_test engine_router_test frontend_test convert_test grpc_service_test
+tests=(scheduler_test engine_test engine_router_test frontend_test convert_test completion_queue_test grpc_service_test
        http_server_test metrics_test request_log_test otlp_test)
 export ASAN_OPTIONS=detect_stack_use_after_return=1
 export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp ignore_noninstrumented_modules=1"

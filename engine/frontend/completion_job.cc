@@ -19,7 +19,7 @@ TokenInfo MakeTokenInfo(const Tokenizer* tokenizer, TokenScore score) {
   return info;
 }
 
-// Engine thread: moves every event to the job's worker shard. Keeps the job alive.
+// Engine thread: moves every event to the job's worker. Keeps the job alive.
 class CompletionJob::Sink final : public TokenSink {
  public:
   Sink(std::shared_ptr<CompletionJob> job, size_t prompt) : job_(std::move(job)), prompt_(prompt) {}
@@ -47,7 +47,7 @@ class CompletionJob::Sink final : public TokenSink {
   template <typename Event>
   void Post(Event event) {
     job_->environment_.workers->Post(
-        job_->environment_.shard,
+        job_->environment_.worker,
         [job = job_, prompt = prompt_, event = std::move(event)]() mutable {
           if (job->WaitUntilSubmitted()) event(*job, prompt);
         });

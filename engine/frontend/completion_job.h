@@ -1,5 +1,5 @@
 // One completion request on its way: receives tokens of its prompts' engine requests, makes text of
-// them on one worker shard and hands deltas to the handler.
+// them on one worker and hands deltas to the handler.
 #pragma once
 
 #include <memory>
@@ -20,7 +20,7 @@ class CompletionJob final : public RequestControl,
     Engine* engine;
     const Tokenizer* tokenizer;  // may be null
     WorkerPool* workers;
-    size_t shard;
+    size_t worker;
     std::vector<int32_t> eos_token_ids;
   };
 
@@ -48,7 +48,7 @@ class CompletionJob final : public RequestControl,
     std::vector<Choice> choices;
   };
 
-  // On the worker shard. WaitUntilSubmitted is false if the submission failed.
+  // On the worker. WaitUntilSubmitted is false if the submission failed.
   bool WaitUntilSubmitted();
   void TakePromptScores(size_t prompt, std::vector<TokenScore> scores);
   void TakeToken(size_t prompt, int32_t choice, TokenScore token);

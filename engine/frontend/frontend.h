@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "engine/frontend/worker_loop.h"
 #include "engine/loader/weights.h"
 #include "engine/request.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -79,10 +80,12 @@ struct ChoiceDelta {
   std::string stop_reason;
 };
 
-// Called on a worker thread, never concurrently for one request. Must not block.
+// Called on a worker thread, the same one for all of a request. Must not block.
 class CompletionHandler {
  public:
   virtual ~CompletionHandler() = default;
+  // The worker to be called on, modulo their number; none: any.
+  virtual std::optional<size_t> worker() const { return std::nullopt; }
   virtual void OnDelta(ChoiceDelta delta) = 0;
   // Exactly once, last.
   virtual void OnDone(const absl::Status& status, const Usage& usage, const Timing& timing) = 0;
@@ -122,11 +125,14 @@ class RequestControl {
 
 struct FrontendOptions {
   std::string served_model_name;
-  int32_t num_workers = 0;       // 0: chosen from the number of CPUs
-  std::optional<uint64_t> seed;  // seeds the seeds of requests without one
+  std::vector<std::unique_ptr<WorkerLoop>> workers;  // none: plain ones
+  std::optional<uint64_t> seed;                      // seeds the seeds of requests without one
   int32_t max_prompt_tokens = 1 << 20;
   const Clock* clock = nullptr;
 };
+
+// Chosen from the number of CPUs.
+int32_t DefaultNumWorkers();
 
 // Thread-safe.
 class Frontend {

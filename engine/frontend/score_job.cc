@@ -20,11 +20,11 @@ class ScoreControl final : public RequestControl {
 
 class ScoreSink final : public TokenSink {
  public:
-  ScoreSink(const Tokenizer* tokenizer, WorkerPool& workers, size_t shard, size_t count,
+  ScoreSink(const Tokenizer* tokenizer, WorkerPool& workers, size_t worker, size_t count,
             std::shared_ptr<ScoreHandler> handler)
       : tokenizer_(tokenizer),
         workers_(workers),
-        shard_(shard),
+        worker_(worker),
         scores_(count),
         handler_(std::move(handler)) {}
 
@@ -36,8 +36,8 @@ class ScoreSink final : public TokenSink {
   void OnDone(const absl::Status& status, const Usage& usage, const Timing& timing) override {
     Usage total = usage;
     total.prompt_tokens += scored_tokens_;
-    workers_.Post(shard_, [tokenizer = tokenizer_, scores = std::move(scores_),
-                           handler = std::move(handler_), status, total]() mutable {
+    workers_.Post(worker_, [tokenizer = tokenizer_, scores = std::move(scores_),
+                            handler = std::move(handler_), status, total]() mutable {
       std::vector<ContinuationResult> results;
       if (status.ok()) {
         for (auto& one : scores) results.push_back(Summarize(tokenizer, std::move(one)));
@@ -59,7 +59,7 @@ class ScoreSink final : public TokenSink {
 
   const Tokenizer* const tokenizer_;
   WorkerPool& workers_;
-  const size_t shard_;
+  const size_t worker_;
   std::vector<std::vector<TokenScore>> scores_;
   int32_t scored_tokens_ = 0;
   std::shared_ptr<ScoreHandler> handler_;
@@ -68,9 +68,9 @@ class ScoreSink final : public TokenSink {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<RequestControl>> SubmitScoreJob(
-    Engine& engine, const Tokenizer* tokenizer, WorkerPool& workers, size_t shard,
+    Engine& engine, const Tokenizer* tokenizer, WorkerPool& workers, size_t worker,
     EngineRequest request, std::shared_ptr<ScoreHandler> handler) {
-  request.sink = std::make_shared<ScoreSink>(tokenizer, workers, shard,
+  request.sink = std::make_shared<ScoreSink>(tokenizer, workers, worker,
                                              request.continuations.size(), std::move(handler));
   ASSIGN_OR_RETURN(const RequestHandle handle, engine.Submit(std::move(request)));
   return std::shared_ptr<RequestControl>(std::make_shared<ScoreControl>(engine, handle));

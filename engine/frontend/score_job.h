@@ -11,7 +11,7 @@ namespace hgrn2 {
 
 // On error the handler is never called. `tokenizer` may be null.
 absl::StatusOr<std::shared_ptr<RequestControl>> SubmitScoreJob(
-    Engine& engine, const Tokenizer* tokenizer, WorkerPool& workers, size_t shard,
+    Engine& engine, const Tokenizer* tokenizer, WorkerPool& workers, size_t worker,
     EngineRequest request, std::shared_ptr<ScoreHandler> handler);
 
 }  // namespace hgrn2

@@ -4,48 +4,52 @@
 
 namespace hgrn2 {
 
-WorkerPool::WorkerPool(int32_t num_workers) {
-  for (int32_t i = 0; i < num_workers; ++i) shards_.push_back(std::make_unique<Shard>());
-  for (auto& shard : shards_) shard->thread = std::thread(Run, shard.get());
+WorkerPool::WorkerPool(std::vector<std::unique_ptr<WorkerLoop>> loops) {
+  for (auto& loop : loops) {
+    workers_.push_back(std::make_unique<Worker>());
+    workers_.back()->loop = std::move(loop);
+  }
+  for (auto& worker : workers_) worker->thread = std::thread(Run, worker.get());
 }
 
 WorkerPool::~WorkerPool() {
-  for (auto& shard : shards_) {
+  for (auto& worker : workers_) {
     {
-      MutexLock lock(&shard->mu);
-      shard->stop = true;
+      MutexLock lock(&worker->mu);
+      worker->stop = true;
     }
-    shard->cv.NotifyAll();
-    shard->thread.join();
+    worker->loop->Wake();
+    worker->thread.join();
   }
 }
 
-void WorkerPool::Post(size_t shard_index, Task task) {
-  Shard& shard = *shards_[shard_index % shards_.size()];
+void WorkerPool::Post(size_t index, Task task) {
+  Worker& worker = *workers_[index % workers_.size()];
   bool wake = false;
   {
-    MutexLock lock(&shard.mu);
-    shard.tasks.push_back(std::move(task));
-    wake = std::exchange(shard.waiting, false);
+    MutexLock lock(&worker.mu);
+    worker.tasks.push_back(std::move(task));
+    wake = std::exchange(worker.waiting, false);
   }
-  if (wake) shard.cv.NotifyOne();
+  if (wake) worker.loop->Wake();
 }
 
-void WorkerPool::Run(Shard* shard) {
+void WorkerPool::Run(Worker* worker) {
   std::vector<Task> tasks;
   while (true) {
     {
-      MutexLock lock(&shard->mu);
-      while (shard->tasks.empty() && !shard->stop) {
-        shard->waiting = true;
-        shard->cv.Wait(&shard->mu);
-        shard->waiting = false;
-      }
-      if (shard->tasks.empty()) return;
-      tasks.swap(shard->tasks);
+      MutexLock lock(&worker->mu);
+      tasks.swap(worker->tasks);
+      if (tasks.empty() && worker->stop) return;
+      worker->waiting = tasks.empty();
+    }
+    if (tasks.empty()) {
+      worker->loop->Wait();
+      continue;
     }
     for (Task& task : tasks) task();
     tasks.clear();
+    worker->loop->Poll();
   }
 }
 

@@ -59,7 +59,7 @@ absl::StatusOr<double> ReadSeconds(const char* header, std::string_view text, do
 Gateway::Gateway(GatewayOptions options)
     : options_(std::move(options)),
       responses_(options_.response_store_bytes),
-      workers_(kNumWorkers) {}
+      workers_(PlainWorkerLoops(kNumWorkers)) {}
 
 void Gateway::AddRoutes(HttpRouter* router) {
   const auto add = [&](const char* method, const char* path,

@@ -72,7 +72,7 @@ class FrontendTest : public ::testing::Test {
     config_.eos_token_ids = {ByteTokenizer::kEnd};
     frontend_ =
         Frontend::Create(*engine_, config_, defaults_, with_tokenizer ? &tokenizer_ : nullptr,
-                         {.served_model_name = "fake", .num_workers = 2, .seed = 1});
+                         {.served_model_name = "fake", .workers = PlainWorkerLoops(2), .seed = 1});
   }
   void TearDown() override {
     if (engine_ != nullptr) engine_->Drain(std::chrono::seconds(10));

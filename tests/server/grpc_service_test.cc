@@ -12,6 +12,7 @@
 
 #include "server/grpc_server.h"
 #include "tests/server/fake_frontend.h"
+#include "tests/server/queue_workers.h"
 
 namespace hgrn2 {
 namespace {
@@ -31,6 +32,7 @@ class GrpcServiceTest : public ::testing::Test {
     context.model.set_name("fake");
     context.stream_buffer_bytes = stream_buffer_bytes;
     context.max_response_bytes = 1 << 20;
+    context.worker_queues = workers_.queues();
     service_ = std::make_unique<InferenceService>(std::move(context));
     ServerOptions options;
     options.host = "127.0.0.1";
@@ -92,6 +94,7 @@ class GrpcServiceTest : public ::testing::Test {
     return status.ok() ? response.status() : HealthResponse::UNKNOWN;
   }
 
+  testing::QueueWorkers workers_{2};
   FakeFrontend frontend_;
   Metrics metrics_{"fake"};
   std::unique_ptr<InferenceService> service_;
@@ -150,14 +153,14 @@ TEST_F(GrpcServiceTest, ARequestThatEndsInsideItsSubmission) {
   EXPECT_EQ(call->Text(), "all");
 }
 
-// 256 KiB fill the connection's window while nobody reads; what follows is merged.
+// 2 MiB fill the connection's window while nobody reads; what follows is merged.
 TEST_F(GrpcServiceTest, DeltasMergeBehindTheWriteInFlight) {
   Start();
   auto call = Generate();
   std::string expected;
   for (int i = 0; i < 4; ++i) {
-    call->request->Delta(std::string(64 << 10, 'x'));
-    expected += std::string(64 << 10, 'x');
+    call->request->Delta(std::string(512 << 10, 'x'));
+    expected += std::string(512 << 10, 'x');
   }
   std::this_thread::sleep_for(milliseconds(100));
   for (int i = 0; i < 1000; ++i) {
@@ -200,7 +203,8 @@ TEST_F(GrpcServiceTest, ASlowReaderIsCancelledWithBoundedMemory) {
   Start(/*stream_buffer_bytes=*/64 << 10);
   auto call = Generate();
   int chunks = 0;
-  while (!call->request->WaitCancelled(milliseconds(0)) && chunks < 10000) {
+  // After 16 MB with time for the thread that submits the call to hand over its control.
+  while (!call->request->WaitCancelled(milliseconds(chunks < 2000 ? 0 : 1)) && chunks < 10000) {
     call->request->Delta(std::string(8 << 10, 'x'));
     ++chunks;
   }
@@ -480,7 +484,8 @@ TEST_F(GrpcServiceTest, APortInUseIsAnError) {
   ServerOptions options;
   options.host = "127.0.0.1";
   options.grpc_port = server_->port();
-  auto second = GrpcServer::Start(*service_, options);
+  InferenceService service(service_->context());
+  auto second = GrpcServer::Start(service, options);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_NE(second.status().message().find(std::to_string(server_->port())),
             absl::string_view::npos);

@@ -14,6 +14,7 @@
 #include "server/grpc_server.h"
 #include "server/kserve/tensor.h"
 #include "tests/server/fake_frontend.h"
+#include "tests/server/queue_workers.h"
 
 namespace hgrn2 {
 namespace {
@@ -63,6 +64,7 @@ class KserveTest : public ::testing::Test {
     context.model.set_name("fake");
     context.stream_buffer_bytes = stream_buffer_bytes;
     context.max_response_bytes = 1 << 20;
+    context.worker_queues = workers_.queues();
     context.api_keys = keys_;
     service_ = std::make_unique<InferenceService>(std::move(context));
     kserve_ = std::make_unique<KserveService>(
@@ -122,6 +124,7 @@ class KserveTest : public ::testing::Test {
     return sampling;
   }
 
+  testing::QueueWorkers workers_{1};
   FakeFrontend frontend_;
   Metrics metrics_{"fake"};
   bool ready_ = true;

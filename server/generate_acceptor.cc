@@ -1,0 +1,56 @@
+#include "server/generate_acceptor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "server/completion_queue.h"
+#include "server/generate_stream.h"
+
+namespace hgrn2 {
+
+GenerateAcceptor::GenerateAcceptor(InferenceService& service,
+                                   std::unique_ptr<grpc::ServerCompletionQueue> queue)
+    : service_(service), queue_(std::move(queue)) {}
+
+GenerateAcceptor::~GenerateAcceptor() { Stop(); }
+
+void GenerateAcceptor::Start() {
+  // As many as gRPC has for its callbacks.
+  const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 2u, 16u);
+  for (unsigned i = 0; i < threads; ++i) {
+    threads_.emplace_back([this] {
+      while (ServeNext(queue_.get())) {
+      }
+    });
+  }
+  for (unsigned i = 0; i < 2 * threads; ++i) RequestCall();
+}
+
+void GenerateAcceptor::Stop() {
+  {
+    MutexLock lock(&mu_);
+    if (std::exchange(stopped_, true)) return;
+    while (num_streams_ > 0) no_streams_.Wait(&mu_);
+  }
+  queue_->Shutdown();
+  for (std::thread& thread : threads_) thread.join();
+  while (ServeNext(queue_.get())) {  // if Start was never called
+  }
+}
+
+void GenerateAcceptor::RequestCall() {
+  const auto& queues = service_.context().worker_queues;
+  MutexLock lock(&mu_);
+  if (stopped_) return;
+  const size_t worker = next_worker_++;
+  ++num_streams_;
+  auto stream = std::make_shared<GenerateStream>(service_.context(), *this, worker);
+  stream->Request(&service_, queues[worker % queues.size()], queue_.get());
+}
+
+void GenerateAcceptor::OnStreamDone() {
+  MutexLock lock(&mu_);
+  if (--num_streams_ == 0) no_streams_.NotifyAll();
+}
+
+}  // namespace hgrn2

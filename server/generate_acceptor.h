@@ -1,0 +1,44 @@
+// Takes Generate calls off the port.
+#pragma once
+
+#include <grpcpp/completion_queue.h>
+
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "server/inference_service.h"
+
+namespace hgrn2 {
+
+// Its threads submit new calls: validation and tokenization of a long prompt take milliseconds,
+// which must not hold up a worker's streams. Thread-safe.
+class GenerateAcceptor {
+ public:
+  // `queue` belongs to the server that `service` is registered with. The service outlives this.
+  GenerateAcceptor(InferenceService& service, std::unique_ptr<grpc::ServerCompletionQueue> queue);
+  ~GenerateAcceptor();
+
+  // Once, when the server has started.
+  void Start();
+  // After the server's Shutdown: waits until every call has ended here.
+  void Stop();
+
+  // Asks gRPC for one more call, whose events but the first come to a worker's queue, in turn.
+  void RequestCall();
+  // A stream that RequestCall made is about to go: gRPC has no further event for it.
+  void OnStreamDone();
+
+ private:
+  InferenceService& service_;
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::vector<std::thread> threads_;
+  Mutex mu_;
+  size_t next_worker_ ABSL_GUARDED_BY(mu_) = 0;
+  CondVar no_streams_;
+  int num_streams_ ABSL_GUARDED_BY(mu_) = 0;   // requested or under way
+  bool stopped_ ABSL_GUARDED_BY(mu_) = false;  // no more requests
+};
+
+}  // namespace hgrn2

@@ -18,11 +18,11 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/host.h"
 #include "base/string_view.h"
 #include "engine/backend/backend.h"
 #include "engine/loader/weights.h"
 #include "kernels/cpu/aligned_buffer.h"
-#include "kernels/cpu/cpu_info.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/sampler.h"
 #include "kernels/cpu/thread_pool.h"
@@ -231,7 +231,7 @@ ModelWeights EmbeddedModel() {
 }
 
 int Main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : cpu::NumUsableCpus();
+  const int threads = argc > 1 ? std::atoi(argv[1]) : NumUsableCpus();
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 15;
   const bool large = argc > 3 && std::string(argv[3]) == "large";
   const ModelWeights weights = large ? LargeModel() : EmbeddedModel();

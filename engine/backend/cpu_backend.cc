@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/host.h"
 #include "base/status.h"
 #include "engine/backend/step_checks.h"
 #include "kernels/cpu/cpu_info.h"
@@ -233,7 +234,7 @@ absl::StatusOr<DType> ChooseStateDType(DType dtype, const BackendOptions& option
 
 // Slots that fit beside the weights; the options' if memory is unknown.
 absl::StatusOr<int32_t> FitSlots(const BackendInfo& info, int32_t wanted) {
-  const int64_t available = cpu::AvailableMemory();
+  const int64_t available = AvailableMemory();
   if (available == 0) return wanted;
   const auto budget = static_cast<int64_t>(static_cast<double>(available) * kMemoryUtilization);
   const int64_t fit = (budget - info.weight_bytes) / info.state_bytes_per_sequence;
@@ -251,7 +252,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const ModelWeights& weig
   BackendInfo info;
   ASSIGN_OR_RETURN(info.dtype, ChooseDType(weights, options));
   ASSIGN_OR_RETURN(info.state_dtype, ChooseStateDType(info.dtype, options));
-  const int threads = options.num_threads > 0 ? options.num_threads : cpu::NumUsableCpus();
+  const int threads = options.num_threads > 0 ? options.num_threads : NumUsableCpus();
   info.device = fmt::format("cpu ({}, {} threads)", cpu::IsaName(), threads);
   info.weight_bytes = CpuWeightBytes(weights.config, info.dtype, weights.embeddings.dtype);
   info.state_bytes_per_sequence = CpuStatePool::BytesPerSlot(weights.config, info.state_dtype);

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <random>
-#include <thread>
 #include <utility>
 
+#include "base/host.h"
 #include "base/status.h"
 #include "engine/frontend/completion_job.h"
 #include "engine/frontend/score_job.h"
@@ -107,9 +107,7 @@ class FrontendImpl final : public Frontend {
 
 // A worker writes some 100 000 tokens a second to gRPC streams; a few do so in a steadier order
 // than many.
-int32_t DefaultNumWorkers() {
-  return std::clamp<int32_t>(static_cast<int32_t>(std::thread::hardware_concurrency()) / 4, 1, 8);
-}
+int32_t DefaultNumWorkers() { return std::clamp(NumUsableCpus() / 4, 1, 8); }
 
 std::unique_ptr<Frontend> Frontend::Create(Engine& engine, const ModelConfig& config,
                                            const GenerationDefaults& defaults,

@@ -7,13 +7,15 @@
 #include <thread>
 #include <vector>
 
+#include "base/host.h"
+
 namespace hgrn2 {
 
 // Runs fn(0) ... fn(count - 1), each once, in any order, on several threads; returns when all have
 // ended. fn must be safe to call concurrently and must not throw.
 template <typename Fn>
 void ParallelFor(int64_t count, const Fn& fn) {
-  const int64_t max_threads = std::clamp<int64_t>(std::thread::hardware_concurrency(), 1, 32);
+  const int64_t max_threads = std::clamp<int64_t>(NumUsableCpus(), 1, 32);
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i);

@@ -81,12 +81,7 @@ TEST(ThreadPoolTest, IdleThreadsUseNoCpu) {
   EXPECT_LT(ProcessCpuSeconds() - before, 0.03);
 }
 
-TEST(CpuInfoTest, UsableCpusAndMemory) {
-  EXPECT_GE(NumUsableCpus(), 1);
-  EXPECT_LE(NumUsableCpus(), static_cast<int>(std::thread::hardware_concurrency()));
-  EXPECT_GT(AvailableMemory(), 1 << 20);
-  EXPECT_FALSE(IsaName().empty());
-}
+TEST(CpuInfoTest, TheInstructionSetHasAName) { EXPECT_FALSE(IsaName().empty()); }
 
 }  // namespace
 }  // namespace hgrn2::cpu

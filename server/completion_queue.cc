@@ -1,5 +1,7 @@
 #include "server/completion_queue.h"
 
+#include "server/stream_connection.h"
+
 namespace hgrn2 {
 
 bool ServeNext(grpc::CompletionQueue* queue) {
@@ -17,13 +19,21 @@ QueueLoop::~QueueLoop() {
   }
 }
 
+void QueueLoop::Wait() {
+  PacketBatch::Begin();
+  ServeNext(&queue_);
+  PacketBatch::Flush();
+}
+
 void QueueLoop::Poll() {
+  PacketBatch::Flush();
   void* tag = nullptr;
   bool ok = false;
   while (queue_.AsyncNext(&tag, &ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) ==
          grpc::CompletionQueue::GOT_EVENT) {
     static_cast<CompletionEvent*>(tag)->Happened(ok);
   }
+  PacketBatch::Flush();
 }
 
 void QueueLoop::Wake() {

@@ -33,7 +33,7 @@ class QueueLoop final : public WorkerLoop, private CompletionEvent {
 
   grpc::CompletionQueue* queue() { return &queue_; }
 
-  void Wait() override { ServeNext(&queue_); }
+  void Wait() override;
   void Poll() override;
   void Wake() override;
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/host.h"
 #include "server/completion_queue.h"
 #include "server/generate_stream.h"
 
@@ -14,16 +15,17 @@ GenerateAcceptor::GenerateAcceptor(InferenceService& service,
 
 GenerateAcceptor::~GenerateAcceptor() { Stop(); }
 
-void GenerateAcceptor::Start() {
+void GenerateAcceptor::Start(int port) {
+  connections_.emplace(port);
   // As many as gRPC has for its callbacks.
-  const unsigned threads = std::clamp(std::thread::hardware_concurrency() / 2, 2u, 16u);
-  for (unsigned i = 0; i < threads; ++i) {
+  const int threads = std::clamp(NumUsableCpus() / 2, 2, 16);
+  for (int i = 0; i < threads; ++i) {
     threads_.emplace_back([this] {
       while (ServeNext(queue_.get())) {
       }
     });
   }
-  for (unsigned i = 0; i < 2 * threads; ++i) RequestCall();
+  for (int i = 0; i < 2 * threads; ++i) RequestCall();
 }
 
 void GenerateAcceptor::Stop() {

@@ -35,6 +35,7 @@ void GenerateStream::OnAccepted(bool ok) {
   }
   acceptor_.RequestCall();
   lease_.emplace(context_.active_calls);
+  connection_ = acceptor_.Join(call_.peer());
   record_.Start();
   Submit();
   bool cancelled = false;
@@ -152,6 +153,7 @@ void GenerateStream::Pump() {
     writing_.set_request_id(record_.id());
     writing_.set_model(context_.model.name());
   }
+  PacketBatch::WillWrite(connection_);
   if (write && finish) {
     writer_.WriteAndFinish(writing_, grpc::WriteOptions(), grpc::Status::OK, Tag(finished_event_));
   } else if (write) {

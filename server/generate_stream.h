@@ -14,6 +14,7 @@
 #include "engine/frontend/frontend.h"
 #include "server/completion_queue.h"
 #include "server/rpc_call.h"
+#include "server/stream_connection.h"
 
 namespace hgrn2 {
 
@@ -83,6 +84,7 @@ class GenerateStream final : public CompletionHandler,
   Event finished_event_{this, &GenerateStream::OnFinished};
   Event call_done_event_{this, &GenerateStream::OnCallDone};
 
+  std::shared_ptr<StreamConnection> connection_;
   std::optional<ActiveCalls::Lease> lease_;  // while gRPC has the call
   CallRecord record_;
   ControlHolder control_;

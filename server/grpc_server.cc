@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
             ? ""
             : "; or certificate and key do not fit (--grpc-tls-cert, --grpc-tls-key)");
   }
-  acceptor->Start();
+  acceptor->Start(port);
   auto result =
       std::unique_ptr<GrpcServer>(new GrpcServer(std::move(server), std::move(acceptor), port));
   result->SetServing(true);

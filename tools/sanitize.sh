@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tests=(scheduler_test engine_test engine_router_test frontend_test convert_test completion_queue_test grpc_service_test
-       http_server_test metrics_test request_log_test otlp_test)
+       stream_connection_test http_server_test metrics_test request_log_test otlp_test)
 export ASAN_OPTIONS=detect_stack_use_after_return=1
 export TSAN_OPTIONS="suppressions=$PWD/tools/tsan.supp ignore_noninstrumented_modules=1"
 if [[ $# -eq 0 ]]; then set -- dev tsan; fi

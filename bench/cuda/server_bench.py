@@ -6,8 +6,8 @@
 
 For each number of closed-loop streams: the step time of cuda_step_bench at that batch, then the server's tokens
 per second while that many streams run, their ratio, and the gaps between tokens as the client saw them. Then the
-largest number of streams again while prompts of --prompt-tokens tokens arrive: first as fast as they are taken
-(saturation), then as a Poisson process at --load of that rate; gaps of the streams against the bare step.
+largest number of streams again while prompts of --prompt-tokens tokens arrive, of a later priority: first as fast as they
+are taken (saturation), then as a Poisson process at --load of that rate; gaps of the streams against the bare step.
 """
 import argparse
 import json
@@ -126,7 +126,8 @@ def run_streams(args, server, streams, bare):
 
 def run_prompts(args, server, streams, bare):
     """Long prompts beside `streams` streams: saturation, then --load of it."""
-    prompts = ["--prompt-tokens", str(args.prompt_tokens), "--output-tokens", str(args.prompt_output),
+    # Behind the streams' own short prompts: those would wait, and fewer streams run.
+    prompts = ["--priorities", "10:1", "--prompt-tokens", str(args.prompt_tokens), "--output-tokens", str(args.prompt_output),
                "--connections", "2", "--threads", "2", "--drain", "0", "--duration", "600"]
     results = {}
     rate = args.prompt_rate

@@ -12,7 +12,7 @@ if [[ "${1:-}" == --check ]]; then
   shift
 fi
 bin=${1:-build/release}/bin
-port=${PORT:-50951}
+port=${PORT:-18951}  # no port that the system gives to outgoing connections
 seconds=${SECONDS_PER_CASE:-10}
 out=$(mktemp -d)
 server=
@@ -21,7 +21,10 @@ trap 'kill $server 2>/dev/null || true; rm -rf "$out"' EXIT
 start_server() {  # NAME ARGUMENT...
   "$bin/$1" --port="$port" "${@:2}" > "$out/server" &
   server=$!
-  until grep -q "$1" "$out/server"; do sleep 0.1; done
+  until grep -q "$1" "$out/server"; do
+    kill -0 "$server" 2>/dev/null || { echo "$1 does not listen on port $port" >&2; exit 1; }
+    sleep 0.1
+  done
 }
 stop_server() {
   kill "$server"

@@ -108,11 +108,7 @@ absl::Status Application::StartEngines(const BackendFactory& make_backend) {
   frontend_options.served_model_name = ServedName(options_);
   frontend_options.seed = options_.seed;
   frontend_options.max_prompt_tokens = options_.max_prompt_tokens;
-  for (int32_t i = DefaultNumWorkers(); i > 0; --i) {
-    auto loop = std::make_unique<QueueLoop>();
-    worker_queues_.push_back(loop->queue());
-    frontend_options.workers.push_back(std::move(loop));
-  }
+  frontend_options.workers = QueueLoops(DefaultNumWorkers(), &worker_queues_);
   frontend_ =
       Frontend::Create(*engine_, config_, defaults_, tokenizer_.get(), std::move(frontend_options));
   LogModel(weights);

@@ -1,5 +1,7 @@
 #include "server/completion_queue.h"
 
+#include <utility>
+
 #include "server/stream_connection.h"
 
 namespace hgrn2 {
@@ -12,11 +14,15 @@ bool ServeNext(grpc::CompletionQueue* queue) {
   return true;
 }
 
+void ServeAll(grpc::CompletionQueue* queue) {
+  while (ServeNext(queue)) {
+  }
+}
+
 QueueLoop::~QueueLoop() {
   alarm_.Cancel();
   queue_.Shutdown();
-  while (ServeNext(&queue_)) {
-  }
+  ServeAll(&queue_);
 }
 
 void QueueLoop::Wait() {
@@ -39,6 +45,17 @@ void QueueLoop::Poll() {
 void QueueLoop::Wake() {
   if (waking_.exchange(true)) return;
   alarm_.Set(&queue_, gpr_time_0(GPR_CLOCK_MONOTONIC), static_cast<CompletionEvent*>(this));
+}
+
+std::vector<std::unique_ptr<WorkerLoop>> QueueLoops(int32_t n,
+                                                    std::vector<grpc::CompletionQueue*>* queues) {
+  std::vector<std::unique_ptr<WorkerLoop>> loops;
+  for (int32_t i = 0; i < n; ++i) {
+    auto loop = std::make_unique<QueueLoop>();
+    queues->push_back(loop->queue());
+    loops.push_back(std::move(loop));
+  }
+  return loops;
 }
 
 }  // namespace hgrn2

@@ -5,6 +5,9 @@
 #include <grpcpp/completion_queue.h>
 
 #include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "engine/frontend/worker_loop.h"
 
@@ -21,6 +24,8 @@ class CompletionEvent {
 
 // Waits for the next event and serves it. False once the queue has been shut down and is empty.
 bool ServeNext(grpc::CompletionQueue* queue);
+// Serves events until that.
+void ServeAll(grpc::CompletionQueue* queue);
 
 // A frontend's worker that waits on a completion queue, for the streams it writes to. What it
 // writes is then done on its own queue: the callback API wakes another thread for every message,
@@ -44,5 +49,9 @@ class QueueLoop final : public WorkerLoop, private CompletionEvent {
   grpc::Alarm alarm_;
   std::atomic<bool> waking_{false};  // the alarm's event is on its way: it may not be set again
 };
+
+// Loops for a frontend's workers, and their queues in the same order.
+std::vector<std::unique_ptr<WorkerLoop>> QueueLoops(int32_t n,
+                                                    std::vector<grpc::CompletionQueue*>* queues);
 
 }  // namespace hgrn2

@@ -20,10 +20,7 @@ void GenerateAcceptor::Start(int port) {
   // As many as gRPC has for its callbacks.
   const int threads = std::clamp(NumUsableCpus() / 2, 2, 16);
   for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] {
-      while (ServeNext(queue_.get())) {
-      }
-    });
+    threads_.emplace_back([this] { ServeAll(queue_.get()); });
   }
   for (int i = 0; i < 2 * threads; ++i) RequestCall();
 }
@@ -36,8 +33,7 @@ void GenerateAcceptor::Stop() {
   }
   queue_->Shutdown();
   for (std::thread& thread : threads_) thread.join();
-  while (ServeNext(queue_.get())) {  // if Start was never called
-  }
+  ServeAll(queue_.get());  // if Start was never called
 }
 
 void GenerateAcceptor::RequestCall() {

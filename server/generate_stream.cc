@@ -38,14 +38,11 @@ void GenerateStream::OnAccepted(bool ok) {
   connection_ = acceptor_.Join(call_.peer());
   record_.Start();
   Submit();
-  bool cancelled = false;
   {
     MutexLock lock(&mu_);
     submitted_ = true;
-    cancelled = call_done_ && call_.IsCancelled();
   }
-  if (cancelled) Cancel();
-  ReleaseIfLast();
+  Settle();
 }
 
 void GenerateStream::Submit() {
@@ -109,17 +106,11 @@ void GenerateStream::OnDone(const absl::Status& status, const Usage& usage, cons
       ToProto(timing, pending_.mutable_timing());
     }
   }
-  record_.Done(end_status, usage, timing);
-  {
-    MutexLock lock(&mu_);
-    ended_ = true;
-    end_status_ = std::move(end_status);
-  }
-  Pump();
+  End(end_status, usage, timing);
 }
 
-void GenerateStream::End(const absl::Status& status) {
-  record_.Done(status);
+void GenerateStream::End(const absl::Status& status, const Usage& usage, const Timing& timing) {
+  record_.Done(status, usage, timing);
   {
     MutexLock lock(&mu_);
     ended_ = true;
@@ -179,36 +170,32 @@ void GenerateStream::OnFinished(bool) {
     MutexLock lock(&mu_);
     finished_ = true;
   }
-  ReleaseIfLast();
+  Settle();
 }
 
 void GenerateStream::OnCallDone(bool) {
-  bool cancelled = false;
   {
     MutexLock lock(&mu_);
     call_done_ = true;
-    cancelled = submitted_ && call_.IsCancelled();
   }
-  if (cancelled) Cancel();
-  ReleaseIfLast();
+  Settle();
 }
 
-void GenerateStream::Cancel() {
-  {
-    MutexLock lock(&mu_);
-    discard_ = true;
-    pending_.Clear();
-  }
-  if (!record_.AtDeadline()) control_.Cancel();
-}
-
-void GenerateStream::ReleaseIfLast() {
+void GenerateStream::Settle() {
   std::shared_ptr<GenerateStream> self;  // let go of outside the lock
+  bool cancelled = false;
   {
     MutexLock lock(&mu_);
-    if (!submitted_ || !finished_ || !call_done_ || self_ == nullptr) return;
-    self = std::move(self_);
+    if (!submitted_ || !call_done_) return;
+    cancelled = call_.IsCancelled();
+    if (cancelled) {
+      discard_ = true;
+      pending_.Clear();
+    }
+    if (finished_) self = std::move(self_);
   }
+  if (cancelled && !record_.AtDeadline()) control_.Cancel();
+  if (self == nullptr) return;
   lease_.reset();
   acceptor_.OnStreamDone();
 }

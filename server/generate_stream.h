@@ -63,14 +63,14 @@ class GenerateStream final : public CompletionHandler,
   void OnCallDone(bool ok);  // the client has the status, or will never have it
 
   void Submit();
-  void Cancel();
   // Ends the call once what is unsent has been sent.
-  void End(const absl::Status& status);
+  void End(const absl::Status& status, const Usage& usage = {}, const Timing& timing = {});
   void Merge(ChoiceDelta delta) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Starts the next gRPC operation if none is under way and there is one to start.
   void Pump();
-  // Lets go of the call if gRPC has no further event for it.
-  void ReleaseIfLast();
+  // After one of gRPC's events: cancels what a client has gone from, and lets go of the call if
+  // gRPC has no further event for it.
+  void Settle();
 
   const ServiceContext& context_;
   GenerateAcceptor& acceptor_;

@@ -75,10 +75,7 @@ std::shared_ptr<StreamConnection> StreamConnections::Join(const std::string& pee
 void PacketBatch::Begin() { batch.begun = true; }
 
 void PacketBatch::WillWrite(const std::shared_ptr<StreamConnection>& connection) {
-  if (!batch.begun || connection == nullptr || connection->fd_ < 0 ||
-      connection.use_count() < kFewStreams) {
-    return;
-  }
+  if (!batch.begun || connection->fd_ < 0 || connection.use_count() < kFewStreams) return;
   for (Held& held : batch.held) {
     if (held.connection != connection) continue;
     if (++held.messages > kMostMessages) {

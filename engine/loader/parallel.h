@@ -15,7 +15,7 @@ namespace hgrn2 {
 // ended. fn must be safe to call concurrently and must not throw.
 template <typename Fn>
 void ParallelFor(int64_t count, const Fn& fn) {
-  const int64_t max_threads = std::clamp<int64_t>(NumUsableCpus(), 1, 32);
+  static const int64_t max_threads = std::min(NumUsableCpus(), 32);  // it reads files
   std::atomic<int64_t> next{0};
   const auto work = [&] {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) fn(i);

@@ -81,6 +81,15 @@ std::vector<std::shared_ptr<StreamConnection>> Streams(StreamConnections& connec
   return streams;
 }
 
+// An "x" to each, as a worker writes a step's tokens.
+void WriteToEach(const std::vector<std::shared_ptr<StreamConnection>>& streams,
+                 const Connection& connection) {
+  for (const auto& stream : streams) {
+    PacketBatch::WillWrite(stream);
+    connection.Send("x");
+  }
+}
+
 TEST(SocketsTest, NamesPeersAsGrpcDoes) {
   const Connection v4;
   ASSERT_TRUE(v4.ok());
@@ -111,10 +120,7 @@ TEST(PacketBatchTest, MessagesOfManyStreamsLeaveWithFlush) {
   const auto streams = Streams(connections, connection, kFewStreams);
   std::thread([&] {
     PacketBatch::Begin();
-    for (const auto& stream : streams) {
-      PacketBatch::WillWrite(stream);
-      connection.Send("x");
-    }
+    WriteToEach(streams, connection);
     EXPECT_EQ(connection.Received(kAtOnce), "");
     PacketBatch::Flush();
     EXPECT_EQ(connection.Received(kSoon), std::string(kFewStreams, 'x'));
@@ -130,10 +136,7 @@ TEST(PacketBatchTest, ManyMessagesDoNotWaitForFlush) {
   const auto streams = Streams(connections, connection, 64);
   std::thread([&] {
     PacketBatch::Begin();
-    for (const auto& stream : streams) {
-      PacketBatch::WillWrite(stream);
-      connection.Send("x");
-    }
+    WriteToEach(streams, connection);
     EXPECT_NE(connection.Received(kSoon), "");
     PacketBatch::Flush();
   }).join();

@@ -298,7 +298,7 @@ int main(int argc, char** argv) {
       {"steps", "100"},
       {"decode", "1,8,64,256"},
       {"prefill", "2048,16384"},
-      {"decode_gemm", std::to_string(hgrn2::cuda::kMaxDecodeGemmTokens)},
+      {"decode_gemm", "1000000"},
       {"layers", "0"},
       {"warm_up", "20"},
       {"mixed", ""},

@@ -2,8 +2,8 @@
 // that none stays in the L2 cache: cuBLASLt's first choice and its best of 16 against ways of
 // cutting the product for our own kernel. FP8: `unscaled` is cuBLASLt without scales.
 //
-//   cuda_gemm_bench [fp8] [all] [tokens=16,64,256]
-//     all: every cut, not only the best and the one that is chosen
+//   cuda_gemm_bench [fp8] [all] [own] [tokens=16,64,256]
+//     all: every cut, not only the best and the one that is chosen; own: without cuBLASLt
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -79,22 +79,29 @@ double GraphMicroseconds(cudaStream_t stream, const std::function<void(int)>& la
 
 std::string Describe(const DecodeGemmShape& s) {
   char text[64];
-  std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.groups * 64, s.split,
-                s.stages);
+  if (s.wide) {
+    std::snprintf(text, sizeof(text), "%dx%d wide%s", s.row_tile, s.groups * 64,
+                  s.together ? " together" : "");
+  } else {
+    std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.groups * 64,
+                  s.split, s.stages);
+  }
   return text;
 }
 
 struct Bench {
-  bool fp8 = false, all = false;
+  bool fp8 = false, all = false, own = false;
   std::vector<int> batches = {16, 64, 128, 256, 384, 512, 1024};
   cudaStream_t stream = nullptr;
   void* workspace = nullptr;
   float* residual = nullptr;
-  // Of DecodeGemmParams, for kMaxDecodeGemmTokens.
+  // Of DecodeGemmParams, for the most tokens.
   float* square_sums = nullptr;
   float* square_sums_out = nullptr;
   float* out_scale = nullptr;
   uint32_t* squares = nullptr;
+
+  int64_t MostTokens() const { return std::ranges::max(batches); }
 
   std::vector<DecodeGemmShape> Cuts(int64_t rows, int64_t cols, int tokens, DType type,
                                     GemmEpilogue epilogue) const {
@@ -107,20 +114,29 @@ struct Bench {
         if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }
     }
+    if (tokens < 256) return cuts;
+    for (const int row_tile : kWideGemmRowTiles) {
+      for (const bool together : {false, true}) {
+        DecodeGemmShape s;
+        s.wide = true, s.row_tile = row_tile, s.together = together;
+        s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+        if (s.row_tile > 0) cuts.push_back(s);
+      }
+    }
     return cuts;
   }
 
   void Product(const char* name, int64_t rows, int64_t cols, GemmEpilogue epilogue) {
     const DType type = fp8 ? DType::kF8E4M3 : DType::kBF16;
     const int64_t bytes = rows * cols * static_cast<int64_t>(SizeOf(type));
-    float* scale = static_cast<float*>(Random((rows + 1024) * 4, false));
+    float* scale = static_cast<float*>(Random((rows + MostTokens()) * 4, false));
     uint8_t* all_weights = static_cast<uint8_t*>(Random(bytes * kCopies, fp8));
     std::vector<MatrixView> weights;
     for (int i = 0; i < kCopies; ++i) {
       weights.push_back({all_weights + i * bytes, scale, type, rows, cols});
     }
-    void* x = Random((1024 + kDecodeGemmTokenTile) * cols * 2, fp8);
-    void* out = Random(1024 * rows * 2, false);
+    void* x = Random((MostTokens() + kDecodeGemmTokenTile) * cols * 2, fp8);
+    void* out = Random(MostTokens() * rows * 2, false);
     for (const int tokens : batches) {
       Gemm gemm;
       if (!gemm.Init(workspace).empty()) std::exit(1);
@@ -129,22 +145,26 @@ struct Bench {
         p.weight = weights[i];
         if (const std::string e = gemm.Run(p, stream); !e.empty()) std::puts(e.c_str());
       };
-      const double first = GraphMicroseconds(stream, cublas);
-      double unused;
-      gemm.Tune(p, weights, stream, 16, &unused, &unused);
-      const double best = GraphMicroseconds(stream, cublas);
-      double unscaled = 0;
-      if (fp8) {
+      double first = 0, best = 0, unscaled = 0, unused;
+      if (!own) {
+        first = GraphMicroseconds(stream, cublas);
+        gemm.Tune(p, weights, stream, 16, &unused, &unused);
+        best = GraphMicroseconds(stream, cublas);
+      }
+      if (fp8 && !own) {
         p.unscaled = true;
         unscaled = GraphMicroseconds(stream, cublas);
         p.unscaled = false;
       }
       const double floor = static_cast<double>(bytes) / 3.0e6;
       const double flop = 2.0 * tokens * static_cast<double>(rows * cols);
-      std::printf("%-8s T %4d  floor %5.1f us  cublaslt %6.1f, best of 16 %6.1f (%4.0f TFLOP/s)",
-                  name, tokens, floor, first, best, flop / best * 1e-6);
-      if (fp8) std::printf("  unscaled %6.1f", unscaled);
-      if (tokens <= MaxDecodeGemmTokens(type)) Own(weights, x, scale, out, tokens, epilogue, floor);
+      std::printf("%-8s T %4d  floor %5.1f us", name, tokens, floor);
+      if (!own) {
+        std::printf("  cublaslt %6.1f, best of 16 %6.1f (%4.0f TFLOP/s)", first, best,
+                    flop / best * 1e-6);
+      }
+      if (fp8 && !own) std::printf("  unscaled %6.1f", unscaled);
+      Own(weights, x, scale, out, tokens, epilogue, floor);
       std::puts("");
       std::fflush(stdout);
     }
@@ -172,7 +192,7 @@ struct Bench {
       });
     };
     const DecodeGemmShape chosen = ChooseDecodeGemm(w.rows, w.cols, tokens, w.type, epilogue);
-    const double chosen_us = time(chosen);
+    const double chosen_us = chosen.row_tile > 0 ? time(chosen) : 1e9;
     DecodeGemmShape best = chosen;
     double best_us = chosen_us;
     std::string others;
@@ -193,9 +213,9 @@ int Main(Bench bench) {
   CHECK_CUDA(cudaStreamCreate(&bench.stream));
   CHECK_CUDA(InitDecodeGemm());
   CHECK_CUDA(cudaMalloc(&bench.workspace, Gemm::kWorkspaceBytes));
-  bench.residual = static_cast<float*>(Random(kMaxDecodeGemmTokens * 2048 * 4, false));
-  const auto floats = [](int per_token) {
-    return static_cast<float*>(Random(kMaxDecodeGemmTokens * per_token * 4, false));
+  bench.residual = static_cast<float*>(Random(bench.MostTokens() * 2048 * 4, false));
+  const auto floats = [&](int per_token) {
+    return static_cast<float*>(Random(bench.MostTokens() * per_token * 4, false));
   };
   bench.square_sums = floats(64), bench.square_sums_out = floats(64), bench.out_scale = floats(1);
   bench.squares = reinterpret_cast<uint32_t*>(floats(kSquareStride));
@@ -214,6 +234,7 @@ int main(int argc, char** argv) {
   hgrn2::cuda::Bench bench;
   for (int i = 1; i < argc; ++i) {
     bench.fp8 |= std::strcmp(argv[i], "fp8") == 0;
+    bench.own |= std::strcmp(argv[i], "own") == 0;
     bench.all |= std::strcmp(argv[i], "all") == 0;
     if (std::strncmp(argv[i], "tokens=", 7) == 0) {
       bench.batches.clear();

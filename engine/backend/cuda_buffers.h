@@ -78,8 +78,8 @@ struct CudaActivations {
   void* act = nullptr;         // [T][m]
   float* act_scale = nullptr;  // [T]; fused FP8 layers: of delta
   float* o_squares = nullptr;  // [T][d / kSumSquareGroup] partial sums of squares of o
-  float* x_squares = nullptr;  // [kMaxDecodeGemmTokens][d / kSquareSumRows], likewise of x
-  // FP8 alone, of kMaxDecodeGemmTokens rows.
+  float* x_squares = nullptr;  // [T][d / kSquareSumRows], likewise of x
+  // FP8 alone.
   float* x_norm = nullptr;          // [T] Euclidean
   uint32_t* act_squares = nullptr;  // [T][kSquareStride] DecodeGemmParams::squares
   void* gemm_workspace = nullptr;

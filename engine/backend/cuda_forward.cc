@@ -1,6 +1,7 @@
 #include "engine/backend/cuda_forward.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/backend/cuda_status.h"
 #include "kernels/cuda/mlp/mlp.h"
@@ -12,7 +13,7 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
     : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
 
 namespace {
-int32_t most_decode_gemm_tokens = cuda::kMaxDecodeGemmTokens;
+int32_t most_decode_gemm_tokens = std::numeric_limits<int32_t>::max();
 }  // namespace
 void CudaForward::LimitDecodeGemm(int32_t tokens) { most_decode_gemm_tokens = tokens; }
 
@@ -292,12 +293,16 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
   return CudaStatus(cuda::DecodeGemm(down, stream), "down product");
 }
 
+bool CudaForward::HasOwnSwiGlu(int64_t rows) const {
+  return IsOwnProduct(model_.layers[0].gate_up, rows, cuda::GemmEpilogue::kSwiGlu);
+}
+
 absl::Status CudaForward::Attention(const StepShape& shape, int32_t layer, cudaStream_t stream) {
   const cuda::LayerView& w = model_.layers[layer];
   const CudaActivations& a = buffers_.activations;
   const int64_t rows = shape.padded_tokens;
   const cuda::MatrixView* before = layer > 0 ? &model_.layers[layer - 1].down : nullptr;
-  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, before, a.act_scale, false, nullptr, rows, stream));
+  RETURN_IF_ERROR(Norm(w.qfi, w.attn_norm, before, ActScale(rows), false, nullptr, rows, stream));
   RETURN_IF_ERROR(Product(w.qfi, a.h, a.h_scale, a.qfi, model_.activation_type, rows, stream));
   if (model_.conv_size > 0) RETURN_IF_ERROR(ShortConv(shape, layer, stream));
   RETURN_IF_ERROR(Recurrence(shape, layer, stream));
@@ -312,6 +317,18 @@ absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_
   const int64_t rows = shape.padded_tokens;
   RETURN_IF_ERROR(
       Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(), nullptr, rows, stream));
+  if (HasOwnSwiGlu(rows)) {
+    cuda::DecodeGemmParams p;
+    p.weight = w.gate_up;
+    p.x = a.h;
+    p.x_scale = a.h_scale;
+    p.tokens = static_cast<int32_t>(rows);
+    p.epilogue = cuda::GemmEpilogue::kSwiGlu;
+    p.out = a.act;
+    p.overlap = overlap_;
+    CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(p, stream));
+    return UnscaledProduct(w.down, a.act, nullptr, a.delta, rows, stream);
+  }
   RETURN_IF_ERROR(UnscaledProduct(w.gate_up, a.h, a.h_scale, a.gate_up, rows, stream));
   cuda::SwiGluParams p;
   p.gate_up = a.gate_up;
@@ -368,7 +385,7 @@ absl::Status CudaForward::Logits(const StepShape& shape, cudaStream_t stream,
     p.delta = IsFused(shape.padded_tokens) ? nullptr : buffers_.activations.delta;
     p.delta_type = model_.activation_type;
     if (p.delta) {
-      ScaleDelta(model_.layers[model_.num_layers - 1].down, buffers_.activations.act_scale,
+      ScaleDelta(model_.layers[model_.num_layers - 1].down, ActScale(shape.padded_tokens),
                  shape.padded_tokens, &p);
     }
     p.weight = model_.final_norm;

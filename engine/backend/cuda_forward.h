@@ -66,6 +66,11 @@ class CudaForward {
                     cuda::GemmEpilogue epilogue) const;
   // Likewise of a layer that is not fused, or of the head: our kernel, or cuBLASLt.
   bool IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const;
+  // Whether a layer that is not fused has SwiGLU in its product. FP8: act has no scales then.
+  bool HasOwnSwiGlu(int64_t rows) const;
+  const float* ActScale(int64_t rows) const {
+    return HasOwnSwiGlu(rows) ? nullptr : buffers_.activations.act_scale;
+  }
   // o goes into its product as the recurrence leaves it; whoever takes the product's output divides
   // by the root of o_squares. FP8 needs o's norm to quantise it.
   bool DefersGNorm() const {

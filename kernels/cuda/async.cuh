@@ -127,6 +127,32 @@ __device__ __forceinline__ void TensorLoadRows(uint32_t shared, const void* map,
       : "memory");
 #endif
 }
+// The same for both blocks of a cluster of two: to the same place in either, completing on either's
+// barrier.
+__device__ __forceinline__ void TensorLoadRowsToPair(uint32_t shared, const void* map, int column,
+                                                     int sixteen, uint32_t bar) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %5, %5, %5, %3}], [%4], %6;" ::"r"(shared),
+      "l"(map), "r"(column), "r"(sixteen), "r"(bar), "r"(0), "h"(static_cast<uint16_t>(3))
+      : "memory");
+#endif
+}
+// Arrives at the barrier at the same place in block `rank` of the cluster. Orders nothing but what
+// the copy engine does next: scopes of a cluster cost twice the time (docs/kernels/decode-gemm.md).
+__device__ __forceinline__ void MbarrierArriveAtPeer(uint32_t bar, uint32_t rank) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(bar),
+      "r"(rank)
+      : "memory");
+#endif
+}
 // Copies shared memory to the same place as `to` in block `rank` of the cluster; completes on that
 // block's barrier at the same place as `bar`.
 __device__ __forceinline__ void SendToPeer(const void* to, const void* from, uint32_t bytes,

@@ -21,7 +21,8 @@ struct Case {
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.tokens << " x " << c.cols << " -> " << c.rows << ", tile " << c.shape.row_tile
              << " x " << c.shape.groups * 64 << ", split " << c.shape.split << ", stages "
-             << c.shape.stages;
+             << c.shape.stages << (c.shape.wide ? ", wide" : "")
+             << (c.shape.together ? ", together" : "");
 }
 
 DType TypeOf(bool fp8) { return fp8 ? DType::kF8E4M3 : DType::kBF16; }
@@ -55,9 +56,18 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
       }
     }
   }
-  std::erase_if(cases, [&](const Case& c) {
-    return c.tokens > MaxDecodeGemmTokens(TypeOf(fp8)) || (fp8 && c.shape.groups > 2);
-  });
+  std::erase_if(cases, [&](const Case& c) { return fp8 && c.shape.groups > 2; });
+  for (const int row_tile : kWideGemmRowTiles) {
+    if (!IsBuiltWide(row_tile, epilogue)) continue;
+    for (const bool together : {false, true}) {
+      DecodeGemmShape s;
+      s.wide = true, s.row_tile = row_tile, s.together = together;
+      // Fewer pairs than places, a block without tokens; more k-blocks than stages and fewer;
+      // several tiles a block.
+      cases.push_back({100, 608, 528, s}), cases.push_back({330, 96, 1040, s});
+      cases.push_back({1100, 1120, 2560, s});
+    }
+  }
   return cases;
 }
 
@@ -335,7 +345,6 @@ TEST_F(DecodeGemmFp8Test, KnowsTheNormOfItsInput) {
 // A token's bits depend on the bucket alone, not on the tokens beside it.
 TEST_P(DecodeGemmTest, TokensDoNotDependOnEachOther) {
   for (const int tokens : {64, 128, 256, 384, 512, 896}) {
-    if (tokens > MaxDecodeGemmTokens(TypeOf(fp8()))) continue;
     const Case c = {tokens, 640, 1280};
     Problem problem(c, fp8());
     DeviceArray<float> first(c.tokens * c.rows), second(c.tokens * c.rows);

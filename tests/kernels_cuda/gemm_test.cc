@@ -36,12 +36,12 @@ TEST(GemmTokenBucketTest, RoundsUpToFewSizes) {
 TEST(ChooseDecodeGemmTest, FitsTheDevice) {
   for (const int64_t rows : {16, 64, 128, 320, 2048, 2560, 6144, 11264, 13824, 32000, 262144}) {
     for (const int64_t cols : {64, 192, 256, 2048, 5632, 6912}) {
-      for (const int tokens : {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384, 512, 513, 896}) {
+      for (const int tokens :
+           {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384, 512, 513, 896, 1024, 4096}) {
         for (const GemmEpilogue epilogue :
              {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
           for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
             if (epilogue == GemmEpilogue::kSwiGlu && rows % 32 != 0) continue;
-            if (tokens > MaxDecodeGemmTokens(type)) continue;
             const DecodeGemmShape s = ChooseDecodeGemm(rows, cols, tokens, type, epilogue);
             EXPECT_GE(s.row_tile * s.row_tiles, rows);
             EXPECT_GE(s.groups * 64 * s.token_tiles, tokens);
@@ -66,8 +66,6 @@ TEST(ChooseDecodeGemmTest, RefusesWhatTheKernelCannotDo) {
   EXPECT_EQ(tile(112, 2048, 1, DType::kBF16, GemmEpilogue::kSwiGlu), 0);
   EXPECT_EQ(tile(128, 2004, 1, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2008, 1, DType::kF8E4M3, GemmEpilogue::kStore), 0);
-  EXPECT_EQ(tile(128, 2048, 513, DType::kBF16, GemmEpilogue::kStore), 0);
-  EXPECT_EQ(tile(128, 2048, 897, DType::kF8E4M3, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 0, DType::kBF16, GemmEpilogue::kStore), 0);
   EXPECT_EQ(tile(128, 2048, 1, DType::kF32, GemmEpilogue::kStore), 0);
 }
@@ -80,14 +78,21 @@ TEST(ChooseDecodeGemmTest, TakesTheFastestCuts) {
   const auto is = [](const DecodeGemmShape& s, int row_tile, int split, bool share) {
     return s.row_tile == row_tile && s.split == split && s.share == share;
   };
-  EXPECT_TRUE(is(choose(6144, 2048, 256, GemmEpilogue::kStore), 96, 1, false));
   EXPECT_TRUE(is(choose(2048, 2048, 256, GemmEpilogue::kResidual), 64, 2, false));
-  EXPECT_TRUE(is(choose(11264, 2048, 256, GemmEpilogue::kSwiGlu), 192, 1, false));
   EXPECT_TRUE(is(choose(2048, 5632, 256, GemmEpilogue::kResidual), 64, 2, false));
   EXPECT_TRUE(is(choose(11264, 2048, 64, GemmEpilogue::kSwiGlu), 96, 1, false));
   EXPECT_TRUE(is(choose(32000, 2048, 64, GemmEpilogue::kStore), 128, 1, true));
   // More tiles of 192 rows than multiprocessors, in two waves: 5 % of a step slower.
   EXPECT_TRUE(is(choose(13824, 2560, 256, GemmEpilogue::kSwiGlu), 128, 1, true));
+  const auto is_wide = [](const DecodeGemmShape& s, int row_tile, bool together) {
+    return s.wide && s.row_tile == row_tile && s.together == together;
+  };
+  EXPECT_TRUE(is_wide(choose(6144, 2048, 256, GemmEpilogue::kStore), 128, true));
+  EXPECT_TRUE(is_wide(choose(11264, 2048, 256, GemmEpilogue::kSwiGlu), 192, true));
+  EXPECT_TRUE(is_wide(choose(6144, 2048, 1024, GemmEpilogue::kStore), 192, true));
+  EXPECT_TRUE(is_wide(choose(11264, 2048, 1024, GemmEpilogue::kSwiGlu), 192, false));
+  EXPECT_TRUE(is_wide(choose(2048, 2048, 1024, GemmEpilogue::kResidual), 128, true));
+  EXPECT_FALSE(choose(11264, 2048, 384, GemmEpilogue::kSwiGlu).wide);
 }
 
 TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
@@ -102,16 +107,22 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
     EXPECT_FALSE(prefers(2048, 2046, 8, type));
   }
   EXPECT_FALSE(prefers(2048, 2048, 8, DType::kF32));
-  EXPECT_FALSE(prefers(2048, 5632, 513, DType::kBF16));
-  EXPECT_FALSE(prefers(2048, 5632, 897, DType::kF8E4M3));
+  EXPECT_FALSE(prefers(2048, 5632, 1025, DType::kBF16));
+  EXPECT_FALSE(prefers(2048, 5632, 1025, DType::kF8E4M3));
   const auto swiglu = [](int64_t rows, int64_t cols, int64_t tokens, DType type) {
     return PreferDecodeGemm(rows, cols, tokens, type, GemmEpilogue::kSwiGlu);
   };
-  // 236 blocks of two waves are; 144 and 288 of two and three are not, but in FP8.
+  // 144 blocks of two waves are not, but in FP8; 144 pairs of three turns are.
   EXPECT_TRUE(swiglu(11264, 2048, 512, DType::kBF16));
   EXPECT_FALSE(swiglu(13824, 2560, 384, DType::kBF16));
-  EXPECT_FALSE(swiglu(13824, 2560, 512, DType::kBF16));
+  EXPECT_TRUE(swiglu(13824, 2560, 512, DType::kBF16));
   EXPECT_TRUE(swiglu(13824, 2560, 384, DType::kF8E4M3));
+  // Prompts: SwiGLU alone. 80 pairs of two turns: SwiGLU alone, too.
+  EXPECT_TRUE(swiglu(11264, 2048, 16384, DType::kBF16));
+  EXPECT_TRUE(swiglu(13824, 2560, 1024, DType::kBF16));
+  EXPECT_FALSE(PreferDecodeGemm(2560, 2560, 1024, DType::kBF16, GemmEpilogue::kResidual));
+  // The head stays cuBLASLt's beyond 128 tokens.
+  EXPECT_FALSE(prefers(32000, 2048, 256, DType::kBF16));
 }
 
 class GemmTest : public DeviceTest {};

@@ -1,4 +1,6 @@
 // The host's part of the product kernel.
+#include <algorithm>
+
 #include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/decode_gemm_kernel.cuh"
 
@@ -44,6 +46,7 @@ bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int b
 }
 
 Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
+  if (shape.wide) return WideKernelFor(fp8, shape, epilogue);
   return fp8 ? KernelFor<true>(shape, epilogue) : KernelFor<false>(shape, epilogue);
 }
 
@@ -68,7 +71,7 @@ bool Complete(const DecodeGemmParams& q) {
     case GemmEpilogue::kStore:
       return q.out && (q.out_type == DType::kF32 || q.out_type == DType::kBF16);
     case GemmEpilogue::kSwiGlu:
-      return q.out && (!fp8 || q.squares);
+      return q.out != nullptr;
     case GemmEpilogue::kResidual:
       return q.residual && (!q.next_norm || (q.out && q.square_sums_out &&
                                              (!fp8 || (q.residual_norm && q.out_scale))));
@@ -103,6 +106,13 @@ cudaError_t InitDecodeGemm() {
       }
     }
   }
+  for (const int row_tile : kWideGemmRowTiles) {
+    for (const bool together : {false, true}) {
+      DecodeGemmShape shape;
+      shape.wide = true, shape.row_tile = row_tile, shape.together = together;
+      HGRN2_CUDA_RETURN_IF_ERROR(gemm::AllowSharedMemory(shape));
+    }
+  }
   return cudaSuccess;
 }
 
@@ -122,7 +132,10 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   gemm::KernelParams p;
   // Rows past the tokens are copied too (decode_gemm.h) but where it does not pay: bfloat16 with
   // one tile of tokens.
-  const int read = fp8 || shape.token_tiles > 1 ? shape.token_tiles * shape.groups * 64 : q.tokens;
+  const int padded = shape.token_tiles * shape.groups * 64,
+            read = shape.wide ? static_cast<int>(CeilDiv(q.tokens, kWideTokenTile)) * kWideTokenTile
+                   : fp8 || shape.token_tiles > 1 ? padded
+                                                  : q.tokens;
   if (kernel == nullptr ||
       !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
       !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.groups * 64, &p.x)) {
@@ -154,14 +167,20 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
   p.received = shape.received;
+  p.pairs = shape.pairs;
+  p.row_tiles = shape.row_tiles;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
-  config.blockDim = dim3(static_cast<unsigned>(gemm::Threads(shape.groups)));
+  constexpr int kMultiprocessors = 132;
+  const int blocks = shape.wide ? std::min(shape.pairs * 2, kMultiprocessors) : shape.blocks(),
+            threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups),
+            cluster = shape.wide ? 2 : shape.split;
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(shape.split), 1, 1};
+  attributes[0].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   config.attrs = attributes;

@@ -15,17 +15,18 @@
 
 namespace hgrn2::cuda {
 
-inline constexpr int32_t kMaxDecodeGemmTokens = 896;
-// Of a type: beyond, cuBLASLt's products and the kernels between them are faster (docs/kernels/
-// decode-gemm.md).
-constexpr int32_t MaxDecodeGemmTokens(DType type) {
-  return type == DType::kF8E4M3 ? kMaxDecodeGemmTokens : 512;
-}
+// Beyond, cuBLASLt's products and the kernels between them are faster, but for SwiGLU's (docs/
+// kernels/wide-gemm.md).
+inline constexpr int32_t kMaxDecodeGemmTokens = 1024;
 // The most rows that a block has of x. Rows of the last tile past the tokens are read too, and
 // ignored: a copy that leaves them out takes longer (320 tokens in tiles of 192 by a third).
 inline constexpr int32_t kDecodeGemmTokenTile = 192;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
+
+// Of the wide kernel: tokens of a tile, shared memory of its stages.
+inline constexpr int kWideTokenTile = 128;
+inline constexpr int kWideShared = 216 * 1024;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
@@ -51,6 +52,12 @@ struct DecodeGemmShape {
   size_t shared_bytes = 0;
   int received = 0;  // bytes from the first stage to what the other blocks of a split send
 
+  // Many tokens: blocks in clusters of two, which share rows, take pairs of tiles of 128 tokens one
+  // after the other (docs/kernels/wide-gemm.md). Both warpgroups multiply one tile together, or one
+  // each, and one stores while the other multiplies.
+  bool wide = false, together = false;
+  int pairs = 0;
+
   int blocks() const { return row_tiles * token_tiles * split; }
 };
 // Tiles and splits that there may be, and how many warpgroups so many tokens take.
@@ -74,6 +81,11 @@ constexpr bool IsBuilt(int row_tile, int groups, int split, GemmEpilogue epilogu
 constexpr bool MayShare(int row_tile, int groups, int split, GemmEpilogue epilogue) {
   return groups < 3 && row_tile == 128 && split == 1 && epilogue != GemmEpilogue::kResidual;
 }
+// Of the wide kernel.
+inline constexpr int kWideGemmRowTiles[] = {192, 128};
+constexpr bool IsBuiltWide(int row_tile, GemmEpilogue epilogue) {
+  return row_tile == 128 || (row_tile == 192 && epilogue != GemmEpilogue::kResidual);
+}
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue);
@@ -90,7 +102,7 @@ struct DecodeGemmParams {
   // [T, cols] of weight.type, 16-byte aligned; readable to T + kDecodeGemmTokenTile - 1.
   const void* x = nullptr;
   const float* x_scale = nullptr;  // [T], kF8E4M3, or null: ones
-  int32_t tokens = 0;              // T <= MaxDecodeGemmTokens(weight.type)
+  int32_t tokens = 0;              // T
   // RMSNorm's division, applied to the sums: v = sum / sqrt(sum_i square_sums[t][i] / cols + eps).
   const float* square_sums = nullptr;  // [T][num_square_sums], or null: v = sum
   int32_t num_square_sums = 0;
@@ -105,8 +117,8 @@ struct DecodeGemmParams {
   float* square_sums_out = nullptr;  // [T][CeilDiv(rows, kSquareSumRows)]
   // FP8: [T][kSquareStride], of which the first counts: sums of squares over SwiGluSquareUnit(), in
   // integers because the order of their addition does not matter. kSwiGlu adds those of its output,
-  // each block's rounded up; kResidual reads those of its input (null: it has been divided by a
-  // norm) and sets next_squares, if not null, to zeros.
+  // each block's rounded up (null: nobody wants them); kResidual reads those of its input (null: it
+  // has been divided by a norm) and sets next_squares, if not null, to zeros.
   uint32_t* squares = nullptr;
   uint32_t* next_squares = nullptr;
   // kResidual, FP8, with next_norm: what bounds out after the addition,

@@ -285,6 +285,7 @@ __device__ __forceinline__ void StoreSwiGlu(const KernelParams& p, const Place& 
     }
   }
   if constexpr (kFp8) {
+    if (p.squares == nullptr) return;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       square[h] = SumOfLanes(square[h]);

@@ -9,8 +9,6 @@
 
 namespace hgrn2::cuda::gemm {
 
-using Kernel = void (*)(KernelParams);
-
 // Warpgroups of 64 tokens and a warp that issues copies.
 constexpr int Threads(int groups) { return groups * 128 + 32; }
 

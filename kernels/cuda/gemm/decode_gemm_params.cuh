@@ -43,8 +43,15 @@ struct KernelParams {
   int token_tiles;
   int k_blocks;
   int stages;
-  int received;  // bytes from the first stage to what a split's other blocks send
+  int row_tiles;  // wide
+  int pairs;      // wide: of tiles
+  int received;   // bytes from the first stage to what a split's other blocks send
 };
+
+using Kernel = void (*)(KernelParams);
+// The instance of the wide kernel for a cut, null if there is none. wide_gemm.cu
+Kernel WideKernelFor(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue);
+inline constexpr int kWideThreads = 3 * 128;
 
 #ifdef HGRN2_HAS_WGMMA
 namespace {
@@ -58,6 +65,8 @@ struct Place {
   int token0, tokens;
   int first, count;  // k-blocks
 
+  __device__ Place(int tile, int first_token, int num_tokens)
+      : split(0), row_tile(tile), token0(first_token), tokens(num_tokens), first(0), count(0) {}
   __device__ Place(const KernelParams& p, int token_tile, int splits) {
     split = blockIdx.x % splits;
     const int tile = blockIdx.x / splits;

@@ -6,6 +6,8 @@ namespace hgrn2::cuda {
 namespace {
 
 constexpr int64_t kBlockBytes = 128, kShared = 220 * 1024, kHalfShared = 110 * 1024;
+// Of the kernel without turns.
+constexpr int32_t kMostNarrowTokens = 896;
 constexpr int kMostStages = 16, kMultiprocessors = 132;
 // Clusters of four with a multiprocessor per block: 30 fit at once, for a cluster lives in one
 // group of 16 or 18 multiprocessors.
@@ -49,6 +51,51 @@ bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b) {
   return a.blocks() > b.blocks();
 }
 
+// Turns of the blocks of the wide kernel.
+int WideTurns(const DecodeGemmShape& s) {
+  return static_cast<int>(CeilDiv(s.pairs, kMultiprocessors / 2));
+}
+// Clocks of the wide kernel: measured, beside what shared memory's bandwidth says.
+int64_t WideClocks(const DecodeGemmShape& s, int64_t k_blocks, GemmEpilogue epilogue) {
+  const int share = s.row_tile > 128 ? 105 : WideTurns(s) > 1 ? 115 : 88;
+  const int64_t tile = BlockClocks(s, k_blocks) * share / 100,
+                store = epilogue == GemmEpilogue::kResidual ? 11000 : 2000;
+  return s.together ? 3500 + WideTurns(s) * (tile + store)
+                    : 4000 + 2 * store + WideTurns(s) * (tile + 1300);
+}
+
+DecodeGemmShape CompleteWide(DecodeGemmShape s, int64_t rows, int32_t tokens,
+                             GemmEpilogue epilogue) {
+  if (!IsBuiltWide(s.row_tile, epilogue)) return {};
+  s.groups = 2;
+  s.row_tiles = static_cast<int>(CeilDiv(rows, s.row_tile));
+  s.token_tiles = static_cast<int>(CeilDiv(tokens, kWideTokenTile * 2) * 2);
+  s.pairs = s.row_tiles * (s.token_tiles / 2);
+  const int64_t stage = (s.row_tile + kWideTokenTile) * kBlockBytes;
+  s.stages = static_cast<int>(kWideShared / stage);
+  s.shared_bytes = static_cast<size_t>(s.stages * stage) + 1024;
+  return s;
+}
+// The best for so many tokens; row_tile 0 if there is none.
+DecodeGemmShape ChooseWide(int64_t rows, int64_t cols, int32_t tokens, DType type,
+                           GemmEpilogue epilogue) {
+  // Taking turns hides what is done with the sums, but the last ones, which take twice as long.
+  constexpr int kFewTurns = 2;
+  const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+  const auto clocks = [&](const DecodeGemmShape& s) { return WideClocks(s, k_blocks, epilogue); };
+  DecodeGemmShape best;
+  for (const int row_tile : kWideGemmRowTiles) {
+    for (const bool together : {true, false}) {
+      DecodeGemmShape s;
+      s.wide = true, s.row_tile = row_tile, s.together = together;
+      s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+      if (s.row_tile == 0 || together != (WideTurns(s) <= kFewTurns)) continue;
+      if (best.row_tile == 0 || clocks(s) < clocks(best)) best = s;
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t cols,
@@ -58,9 +105,10 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   const int parts = epilogue == GemmEpilogue::kSwiGlu ? 2 : 1;
   // 16 bytes: strides of the tensor copy engine. 16 rows: the order in which it brings them.
   if (rows < 16 || rows % (16 * parts) != 0 || row_bytes < 16 || row_bytes % 16 != 0 ||
-      tokens < 1 || tokens > MaxDecodeGemmTokens(type)) {
+      tokens < 1 || (!shape.wide && tokens > kMostNarrowTokens)) {
     return {};
   }
+  if (shape.wide) return CompleteWide(shape, rows, tokens, epilogue);
   static_assert(kSquareSumRows == 32);  // IsBuilt
   if (!IsBuilt(shape.row_tile, shape.groups, shape.split, epilogue)) return {};
   const int64_t k_blocks = CeilDiv(row_bytes, kBlockBytes);
@@ -114,21 +162,28 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
       if (s.row_tile > 0 && is_better(s, best)) best = s;
     }
   }
-  return best;
+  if (tokens <= groups * 64) return best;
+  const DecodeGemmShape wide = ChooseWide(rows, cols, tokens, type, epilogue);
+  if (wide.row_tile == 0) return best;
+  if (best.row_tile == 0) return wide;
+  return WideClocks(wide, k_blocks, epilogue) < Clocks(best, k_blocks) ? wide : best;
 }
 
 bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
                       GemmEpilogue epilogue) {
-  if (tokens > MaxDecodeGemmTokens(type)) return false;
   const DecodeGemmShape s =
       ChooseDecodeGemm(rows, cols, static_cast<int32_t>(tokens), type, epilogue);
   if (s.row_tile == 0) return false;
-  if (s.token_tiles == 1 || !HasTooManyBlocks(s)) return true;
-  if (tokens <= 256) return s.share && s.blocks() <= Places(s);
-  // In waves. bfloat16 is worth it with few multiprocessors idle in the last one; FP8's other way
-  // has more kernels.
-  const int places = Places(s);
-  return type == DType::kF8E4M3 || 100 * s.blocks() >= 85 * CeilDiv(s.blocks(), places) * places;
+  if (tokens > kMaxDecodeGemmTokens) return epilogue == GemmEpilogue::kSwiGlu;
+  if (s.token_tiles == 1) return true;
+  const int turns = s.wide ? WideTurns(s) : static_cast<int>(CeilDiv(s.blocks(), Places(s)));
+  if (tokens <= 256) return turns == 1;
+  // bfloat16 is worth it with few multiprocessors idle in the last turn; FP8's other way has more
+  // kernels.
+  constexpr int kLeastFill = 65;
+  const int64_t work = s.wide ? s.pairs : s.blocks(),
+                places = s.wide ? kMultiprocessors / 2 : Places(s);
+  return type == DType::kF8E4M3 || turns == 1 || 100 * work >= kLeastFill * turns * places;
 }
 
 }  // namespace hgrn2::cuda

@@ -4,7 +4,7 @@
 //   cuda_step_bench model=1.3b fp8=0 state=float16 replay=0 decode=1,8,64,256 prefill=2048,16384
 //   cuda_step_bench mixed=256+192,64+128        decodes beside a part of a prompt, in one step
 //   cuda_step_bench context=1000,100000         decode times after so many tokens of context
-//   cuda_step_bench decode_gemm=64              products of more tokens by cuBLASLt
+//   cuda_step_bench fused=64                    layers of more rows are not fused
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -260,7 +260,7 @@ int Main(Options o) {
   for (const int n : decode) options.num_slots = std::max(options.num_slots, n);
   const std::vector<std::pair<int, int>> mixed = ParsePairs(o["mixed"]);
   for (const auto& [n, tokens] : mixed) options.num_slots = std::max(options.num_slots, n + 1);
-  CudaForward::LimitDecodeGemm(std::stoi(o["decode_gemm"]));
+  CudaForward::LimitFusedRows(std::stoi(o["fused"]));
   bench.copy_rate = CopyRate();
   double begin = Seconds();
   const ModelWeights weights = SharedRandomWeights(bench.config);
@@ -291,18 +291,10 @@ int Main(Options o) {
 
 int main(int argc, char** argv) {
   hgrn2::bench::Options options = {
-      {"model", "1.3b"},
-      {"fp8", "0"},
-      {"state", "float16"},
-      {"replay", "0"},
-      {"steps", "100"},
-      {"decode", "1,8,64,256"},
-      {"prefill", "2048,16384"},
-      {"decode_gemm", "1000000"},
-      {"layers", "0"},
-      {"warm_up", "20"},
-      {"mixed", ""},
-      {"context", ""}};
+      {"model", "1.3b"},         {"fp8", "0"},         {"state", "float16"},
+      {"replay", "0"},           {"steps", "100"},     {"decode", "1,8,64,256"},
+      {"prefill", "2048,16384"}, {"fused", "1000000"}, {"layers", "0"},
+      {"warm_up", "20"},         {"mixed", ""},        {"context", ""}};
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     const size_t equals = argument.find('=');

@@ -13,9 +13,9 @@ CudaForward::CudaForward(const CudaModel& model, const CudaSizes& sizes, CudaBuf
     : model_(model.view()), sizes_(sizes), buffers_(buffers), overlap_(programmatic_launch) {}
 
 namespace {
-int32_t most_decode_gemm_tokens = std::numeric_limits<int32_t>::max();
+int32_t most_fused_rows = std::numeric_limits<int32_t>::max();
 }  // namespace
-void CudaForward::LimitDecodeGemm(int32_t tokens) { most_decode_gemm_tokens = tokens; }
+void CudaForward::LimitFusedRows(int32_t rows) { most_fused_rows = rows; }
 
 absl::Status CudaForward::Init() {
   CUDA_RETURN_IF_ERROR(cuda::InitSampling());
@@ -32,8 +32,7 @@ cuda::ReplayRing CudaForward::Ring(int32_t layer) const {
 
 bool CudaForward::IsOwnProduct(const cuda::MatrixView& w, int64_t rows,
                                cuda::GemmEpilogue epilogue) const {
-  return has_decode_gemm_ && rows <= most_decode_gemm_tokens &&
-         cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
+  return has_decode_gemm_ && cuda::PreferDecodeGemm(w.rows, w.cols, rows, w.type, epilogue);
 }
 
 bool CudaForward::IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const {
@@ -214,7 +213,7 @@ absl::Status CudaForward::GNorm(const StepShape& shape, int32_t layer, cudaStrea
 
 bool CudaForward::IsFused(int64_t rows) const {
   const cuda::LayerView& w = model_.layers[0];
-  return IsOwnProduct(w.qfi, rows, cuda::GemmEpilogue::kStore) &&
+  return rows <= most_fused_rows && IsOwnProduct(w.qfi, rows, cuda::GemmEpilogue::kStore) &&
          IsOwnProduct(w.o, rows, cuda::GemmEpilogue::kResidual) &&
          IsOwnProduct(w.gate_up, rows, cuda::GemmEpilogue::kSwiGlu) &&
          IsOwnProduct(w.down, rows, cuda::GemmEpilogue::kResidual);

@@ -36,8 +36,8 @@ class CudaForward {
 
   cuda::ReplayRing Ring(int32_t layer) const;
 
-  // For benchmarks: products of more tokens go through cuBLASLt. Of the whole process.
-  static void LimitDecodeGemm(int32_t tokens);
+  // For benchmarks: layers of more rows are not fused. Of the whole process.
+  static void LimitFusedRows(int32_t rows);
 
  private:
   template <typename T>

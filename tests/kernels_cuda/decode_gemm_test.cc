@@ -62,10 +62,10 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
     for (const bool together : {false, true}) {
       DecodeGemmShape s;
       s.wide = true, s.row_tile = row_tile, s.together = together;
-      // Fewer pairs than places, a block without tokens; more k-blocks than stages and fewer;
-      // several tiles a block.
-      cases.push_back({100, 608, 528, s}), cases.push_back({330, 96, 1040, s});
-      cases.push_back({1100, 1120, 2560, s});
+      // Fewer pairs than places, a block without tokens; several tiles a block, of more k-blocks
+      // than stages and of one.
+      cases.push_back({100, 608, 528, s}), cases.push_back({330, 1040, 96, s});
+      cases.push_back({1100, 2560, 1120, s}), cases.push_back({1100, 12288, 64, s});
     }
   }
   return cases;

@@ -112,15 +112,18 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
   const auto swiglu = [](int64_t rows, int64_t cols, int64_t tokens, DType type) {
     return PreferDecodeGemm(rows, cols, tokens, type, GemmEpilogue::kSwiGlu);
   };
-  // 144 blocks of two waves are not, but in FP8; 144 pairs of three turns are.
+  // 144 blocks of two waves are not, but in FP8; 144 pairs of three turns are, 216 of four, of
+  // which a sixth has no tokens, are not.
   EXPECT_TRUE(swiglu(11264, 2048, 512, DType::kBF16));
   EXPECT_FALSE(swiglu(13824, 2560, 384, DType::kBF16));
-  EXPECT_TRUE(swiglu(13824, 2560, 512, DType::kBF16));
+  EXPECT_FALSE(swiglu(13824, 2560, 512, DType::kBF16));
+  EXPECT_FALSE(swiglu(13824, 2560, 640, DType::kBF16));
   EXPECT_TRUE(swiglu(13824, 2560, 384, DType::kF8E4M3));
   // Prompts: SwiGLU alone. 80 pairs of two turns: SwiGLU alone, too.
   EXPECT_TRUE(swiglu(11264, 2048, 16384, DType::kBF16));
   EXPECT_TRUE(swiglu(13824, 2560, 1024, DType::kBF16));
-  EXPECT_FALSE(PreferDecodeGemm(2560, 2560, 1024, DType::kBF16, GemmEpilogue::kResidual));
+  for (const DType type : {DType::kBF16, DType::kF8E4M3})
+    EXPECT_FALSE(PreferDecodeGemm(2560, 2560, 1024, type, GemmEpilogue::kResidual));
   // The head stays cuBLASLt's beyond 128 tokens.
   EXPECT_FALSE(prefers(32000, 2048, 256, DType::kBF16));
 }

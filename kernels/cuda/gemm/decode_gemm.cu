@@ -52,13 +52,14 @@ Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
 
 // Of every instance for the cut.
 cudaError_t AllowSharedMemory(const DecodeGemmShape& shape) {
+  const int bytes = shape.wide ? kWideShared + 1024 : 224 * 1024;
   for (const bool fp8 : {false, true}) {
     for (const GemmEpilogue epilogue :
          {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
       const Kernel kernel = KernelOf(fp8, shape, epilogue);
       if (kernel == nullptr) continue;
       HGRN2_CUDA_RETURN_IF_ERROR(
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 224 * 1024));
+          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     }
   }
   return cudaSuccess;

@@ -26,7 +26,7 @@ inline constexpr int32_t kSquareSumRows = 32;
 
 // Of the wide kernel: tokens of a tile, shared memory of its stages.
 inline constexpr int kWideTokenTile = 128;
-inline constexpr int kWideShared = 216 * 1024;
+inline constexpr int kWideShared = 208 * 1024;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v

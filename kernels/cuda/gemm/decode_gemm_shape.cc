@@ -165,7 +165,9 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
   if (tokens <= groups * 64) return best;
   const DecodeGemmShape wide = ChooseWide(rows, cols, tokens, type, epilogue);
   if (wide.row_tile == 0) return best;
-  if (best.row_tile == 0) return wide;
+  // Many waves of bfloat16 take longer than their clocks.
+  const bool too_many = type == DType::kBF16 && tokens > 512 && HasTooManyBlocks(best);
+  if (best.row_tile == 0 || too_many) return wide;
   return WideClocks(wide, k_blocks, epilogue) < Clocks(best, k_blocks) ? wide : best;
 }
 
@@ -178,12 +180,15 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   if (s.token_tiles == 1) return true;
   const int turns = s.wide ? WideTurns(s) : static_cast<int>(CeilDiv(s.blocks(), Places(s)));
   if (tokens <= 256) return turns == 1;
-  // bfloat16 is worth it with few multiprocessors idle in the last turn; FP8's other way has more
-  // kernels.
-  constexpr int kLeastFill = 65;
-  const int64_t work = s.wide ? s.pairs : s.blocks(),
-                places = s.wide ? kMultiprocessors / 2 : Places(s);
-  return type == DType::kF8E4M3 || turns == 1 || 100 * work >= kLeastFill * turns * places;
+  if (turns == 1) return true;
+  // In turns it is worth it if tiles past the end and the last turn leave little idle; FP8's other
+  // way has more kernels.
+  const int least = epilogue == GemmEpilogue::kResidual                         ? 65
+                    : epilogue == GemmEpilogue::kSwiGlu && type == DType::kBF16 ? 74
+                                                                                : 0;
+  const int64_t tile = s.wide ? s.row_tile * kWideTokenTile * 2 : s.row_tile * s.groups * 64,
+                places = s.wide ? kMultiprocessors / 2 : Places(s) / s.split;
+  return 100 * rows * tokens >= least * turns * places * tile;
 }
 
 }  // namespace hgrn2::cuda

@@ -38,11 +38,11 @@ struct WideStages {
 struct WideBarriers {
   uint64_t full[8], empty[8];
 };
-// FP8: the scales of the rows of a tile, which come with its first stage. Of three tiles: one may
-// be stored, the next multiplied and the one behind that on its way.
+// FP8: the scales of the rows of a tile, which come with its first stage. Of as many tiles as there
+// may be stages on their way, and two that are still stored.
 template <int kRows, bool kFp8>
 struct WideScales {
-  static constexpr int kTiles = 3;
+  static constexpr int kTiles = kFp8 ? WideStages<kRows>::kCount + 2 : 1;
   alignas(16) float of[kTiles][kFp8 ? kRows : 4];
 };
 

@@ -57,6 +57,12 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
     }
   }
   std::erase_if(cases, [&](const Case& c) { return fp8 && c.shape.groups > 2; });
+  return cases;
+}
+
+// Of the kernel for many tokens.
+std::vector<Case> WideCases(GemmEpilogue epilogue) {
+  std::vector<Case> cases;
   for (const int row_tile : kWideGemmRowTiles) {
     if (!IsBuiltWide(row_tile, epilogue)) continue;
     for (const bool together : {false, true}) {
@@ -64,7 +70,7 @@ std::vector<Case> Cases(GemmEpilogue epilogue, bool fp8) {
       s.wide = true, s.row_tile = row_tile, s.together = together;
       // Fewer pairs than places, a block without tokens; several tiles a block, of more k-blocks
       // than stages and of one.
-      cases.push_back({100, 608, 528, s}), cases.push_back({330, 1040, 96, s});
+      cases.push_back({100, 608, 528, s}), cases.push_back({330, 1056, 96, s});
       cases.push_back({1100, 2560, 1120, s}), cases.push_back({1100, 12288, 64, s});
     }
   }
@@ -184,10 +190,15 @@ class DecodeGemmTest : public DecodeGemmFp8Test, public ::testing::WithParamInte
  protected:
   bool fp8() const { return GetParam(); }
   double tolerance() const { return fp8() ? 5e-3 : 1e-5; }
+  void Stores(const std::vector<Case>& cases) const;
+  void SwiGlu(const std::vector<Case>& cases) const;
+  void AddsToTheResidual(const std::vector<Case>& cases) const;
 };
 
-TEST_P(DecodeGemmTest, Stores) {
-  for (const Case& c : Cases(GemmEpilogue::kStore, fp8())) {
+TEST_P(DecodeGemmTest, Stores) { Stores(Cases(GemmEpilogue::kStore, fp8())); }
+TEST_P(DecodeGemmTest, StoresWide) { Stores(WideCases(GemmEpilogue::kStore)); }
+void DecodeGemmTest::Stores(const std::vector<Case>& cases) const {
+  for (const Case& c : cases) {
     Problem problem(c, fp8());
     DeviceArray<__nv_bfloat16> out(c.tokens * c.rows);
     DeviceArray<float> wide(c.tokens * c.rows);
@@ -214,8 +225,10 @@ TEST_P(DecodeGemmTest, DividesByTheNorm) {
   }
 }
 
-TEST_P(DecodeGemmTest, SwiGlu) {
-  for (const Case& c : Cases(GemmEpilogue::kSwiGlu, fp8())) {
+TEST_P(DecodeGemmTest, SwiGlu) { SwiGlu(Cases(GemmEpilogue::kSwiGlu, fp8())); }
+TEST_P(DecodeGemmTest, SwiGluWide) { SwiGlu(WideCases(GemmEpilogue::kSwiGlu)); }
+void DecodeGemmTest::SwiGlu(const std::vector<Case>& cases) const {
+  for (const Case& c : cases) {
     Problem problem(c, fp8());
     // FP8: sums of about 3, few of which lead beyond 448.
     const float cols = static_cast<float>(c.cols);
@@ -256,7 +269,13 @@ TEST_P(DecodeGemmTest, SwiGlu) {
 }
 
 TEST_P(DecodeGemmTest, AddsToTheResidual) {
-  for (const Case& c : Cases(GemmEpilogue::kResidual, fp8())) {
+  AddsToTheResidual(Cases(GemmEpilogue::kResidual, fp8()));
+}
+TEST_P(DecodeGemmTest, AddsToTheResidualWide) {
+  AddsToTheResidual(WideCases(GemmEpilogue::kResidual));
+}
+void DecodeGemmTest::AddsToTheResidual(const std::vector<Case>& cases) const {
+  for (const Case& c : cases) {
     Problem problem(c, fp8());
     const auto before = Normal(c.tokens * c.rows, 6), norm = Normal(c.rows, 7);
     const int64_t parts = CeilDiv(c.rows, kSquareSumRows);

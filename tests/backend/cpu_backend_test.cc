@@ -154,6 +154,24 @@ TEST(CpuBackendTest, ValidationLossOfTheEmbeddedModel) {
   }
 }
 
+TEST(CpuBackendTest, LossDoesNotDependOnTheStep) {
+  auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ValidationSet set = LoadValidationSet();
+  set.rows.resize(3);
+  for (std::vector<int32_t>& row : set.rows) row.resize(200);
+  BackendOptions options;
+  options.dtype = DType::kF32;
+  options.num_slots = 3;
+  options.max_batched_tokens = 600;
+  const auto packed = MakeCpuBackend(*weights, options);
+  ASSERT_TRUE(packed.ok());
+  options.max_batched_tokens = 70;
+  const auto parts = MakeCpuBackend(*weights, options);
+  ASSERT_TRUE(parts.ok());
+  EXPECT_NEAR(PackedLoss(packed->get(), set.rows), BackendLoss(parts->get(), set.rows), 1e-5);
+}
+
 // By hand, minutes: --gtest_also_run_disabled_tests --gtest_filter=*FullValidationSet*
 TEST(CpuBackendTest, DISABLED_FullValidationSet) {
   auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);

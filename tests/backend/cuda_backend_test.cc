@@ -343,5 +343,33 @@ TEST_F(CudaBackendTest, ValidationLossOfTheEmbeddedModel) {
   }
 }
 
+// Many rows go through other products than few (docs/kernels/wide-gemm.md), and mean the same.
+TEST_F(CudaBackendTest, LossDoesNotDependOnTheStep) {
+  auto weights = LoadModelWeights(EmbeddedModelDirectory(), LoadFormat::kAuto, 0);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ValidationSet set = LoadValidationSet();
+  set.rows.resize(16);
+  cudaDeviceProp properties;
+  ASSERT_EQ(cudaGetDeviceProperties(&properties, 0), cudaSuccess);
+  for (const bool fp8 : {false, true}) {
+    if (fp8 && properties.major != 9) continue;
+    BackendOptions options;
+    options.dtype = DType::kBF16;
+    options.fp8_weights = fp8;
+    options.num_slots = 16;
+    options.max_batched_tokens = 16 * 1024;
+    const auto packed = MakeCudaBackend(*weights, options);
+    ASSERT_TRUE(packed.ok()) << packed.status();
+    const double loss = PackedLoss(packed->get(), set.rows);
+    for (const int32_t tokens : {1024, 512, 128}) {
+      options.num_slots = 1;
+      options.max_batched_tokens = tokens;
+      const auto backend = MakeCudaBackend(*weights, options);
+      ASSERT_TRUE(backend.ok()) << backend.status();
+      EXPECT_NEAR(BackendLoss(backend->get(), set.rows), loss, fp8 ? 5e-3 : 1e-3) << tokens;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hgrn2::testing

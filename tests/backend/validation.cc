@@ -44,26 +44,58 @@ ValidationSet LoadValidationSet() {
   return set;
 }
 
+namespace {
+
+// Appends row[begin, end) as a scored part of the row.
+void AddScored(StepBatch* batch, int32_t slot, const std::vector<int32_t>& row, size_t begin,
+               size_t end) {
+  AddSequence(batch, slot, {row.begin() + begin, row.begin() + end}, begin == 0)->score = true;
+  for (size_t t = begin + 1; t <= end; ++t) {
+    batch->score_targets.push_back(t < row.size() ? row[t] : -1);
+  }
+}
+
+class MeanLoss {
+ public:
+  void Add(const StepResult& result) {
+    for (const SequenceResult& sequence : result.sequences) {
+      for (const TokenScore& s : sequence.scores) {
+        sum_ -= s.logprob;
+        ++count_;
+      }
+    }
+  }
+  double Get() const { return sum_ / static_cast<double>(count_); }
+
+ private:
+  double sum_ = 0;
+  int64_t count_ = 0;
+};
+
+}  // namespace
+
 double BackendLoss(Backend* backend, const std::vector<std::vector<int32_t>>& rows) {
   const size_t step = static_cast<size_t>(backend->info().max_batched_tokens);
-  double sum = 0;
-  int64_t count = 0;
+  MeanLoss loss;
   for (const std::vector<int32_t>& row : rows) {
     for (size_t begin = 0; begin < row.size(); begin += step) {
       const size_t end = std::min(row.size(), begin + step);
       StepBatch batch;
-      AddSequence(&batch, 0, {row.begin() + begin, row.begin() + end}, begin == 0)->score = true;
-      for (size_t t = begin + 1; t <= end; ++t) {
-        batch.score_targets.push_back(t < row.size() ? row[t] : -1);
-      }
-      const StepResult result = RunStep(backend, batch);
-      for (const TokenScore& s : result.sequences[0].scores) {
-        sum -= s.logprob;
-        ++count;
-      }
+      AddScored(&batch, 0, row, begin, end);
+      loss.Add(RunStep(backend, batch));
     }
   }
-  return sum / static_cast<double>(count);
+  return loss.Get();
+}
+
+double PackedLoss(Backend* backend, const std::vector<std::vector<int32_t>>& rows) {
+  StepBatch batch;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    AddScored(&batch, static_cast<int32_t>(i), rows[i], 0, rows[i].size());
+  }
+  MeanLoss loss;
+  loss.Add(RunStep(backend, batch));
+  return loss.Get();
 }
 
 double OracleLoss(const ModelWeights& weights, const std::vector<int32_t>& row) {

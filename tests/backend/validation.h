@@ -18,6 +18,8 @@ ValidationSet LoadValidationSet();
 // Mean negative log-likelihood (natural log) per predicted token. One row per slot at a time, in
 // steps of max_batched_tokens.
 double BackendLoss(Backend* backend, const std::vector<std::vector<int32_t>>& rows);
+// The same with all rows in one step. REQUIRES: a slot for each, and room for all their tokens.
+double PackedLoss(Backend* backend, const std::vector<std::vector<int32_t>>& rows);
 double OracleLoss(const ModelWeights& weights, const std::vector<int32_t>& row);
 
 }  // namespace hgrn2::testing

@@ -62,12 +62,9 @@ struct Producer {
     MbarrierInitFence();
     AsyncProxyFence();
   }
-  __device__ int FirstRow(int half) const {
-    if (p.half_rows > 0) return half * p.half_rows + place.row_tile * kHalf;
-    return place.row_tile * kRows + half * kHalf;
-  }
+  __device__ TileRows<kRows> Rows() const { return {p, place.row_tile}; }
   __device__ void Weights(int i, int s) const {
-    const int row0 = FirstRow(0), row1 = FirstRow(1);
+    const int row0 = Rows().First(0), row1 = Rows().First(1);
     const int column = (place.first + i) * kColumns;
     const uint32_t to = stages + s * kStage;
     MbarrierExpect(Full(s), kStage);
@@ -78,24 +75,9 @@ struct Producer {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns,
                place.token0, Full(s));
   }
-  __device__ void Scales() const {
-    uint32_t bytes[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int rows = (p.half_rows > 0 ? (half + 1) * p.half_rows : p.rows) - FirstRow(half);
-      bytes[half] = max(min(rows, kHalf), 0) * sizeof(float);
-    }
-    MbarrierExpectMore(Full(0), bytes[0] + bytes[1]);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (bytes[half] == 0) continue;
-      BulkLoad(SharedAddress(scales.of + half * kHalf), p.weight_scale + FirstRow(half),
-               bytes[half], Full(0));
-    }
-  }
   // Weights of the first stages, which no kernel writes: on their way before the kernel ahead ends.
   __device__ void Begin() const {
-    if constexpr (kFp8) Scales();
+    if constexpr (kFp8) Rows().LoadScales(scales.of, Full(0));
     for (int i = 0; i < min(place.count, p.stages); ++i) Weights(i, i);
   }
   __device__ void Run() const {
@@ -111,12 +93,6 @@ struct Producer {
   }
 };
 
-// Descriptor of rows of 128 bytes, 128-byte swizzle: groups of 8 rows are 1024 bytes apart.
-__device__ __forceinline__ uint64_t Descriptor(uint32_t shared) {
-  return (shared & 0x3FFFF) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
-         uint64_t{1} << 62;
-}
-
 // A warpgroup: its 64 tokens times the block's rows. `meanwhile` is called once, when the first
 // products are under way.
 template <int kGroups, int kRows, bool kFp8, typename F>
@@ -129,8 +105,8 @@ __device__ __forceinline__ void Multiply(const KernelParams& p, const Place& pla
   const auto issue = [&](bool first) {
     MbarrierWait(SharedAddress(&barriers.full[at.stage]), at.parity);
     const uint32_t stage = stages + at.stage * kStage;
-    const uint64_t x = Descriptor(stage + (kRows + group * 64) * kBlockBytes);
-    const uint64_t weights = Descriptor(stage);
+    const uint64_t x = WgmmaDescriptor(stage + (kRows + group * 64) * kBlockBytes);
+    const uint64_t weights = WgmmaDescriptor(stage);
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
     for (int k = 0; k < kBlockBytes / 32; ++k) {

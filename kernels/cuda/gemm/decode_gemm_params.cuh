@@ -3,6 +3,7 @@
 
 #include <cuda.h>
 
+#include "kernels/cuda/async.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/gemm/decode_gemm.h"
 
@@ -75,6 +76,34 @@ struct Place {
     tokens = min(p.tokens - token0, token_tile);
     first = split * p.k_blocks / splits;
     count = (split + 1) * p.k_blocks / splits - first;
+  }
+};
+
+// The halves of a tile's rows: gate's and up's, or neighbours.
+template <int kRows>
+struct TileRows {
+  static constexpr int kHalf = kRows / 2;
+  const KernelParams& p;
+  int tile;
+
+  __device__ __forceinline__ int First(int half) const {
+    if (p.half_rows > 0) return half * p.half_rows + tile * kHalf;
+    return tile * kRows + half * kHalf;
+  }
+  // FP8: the rows' scales, which complete on the barrier beside what it waits for.
+  __device__ __forceinline__ void LoadScales(float* to, uint32_t bar) const {
+    uint32_t bytes[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int rows = (p.half_rows > 0 ? (half + 1) * p.half_rows : p.rows) - First(half);
+      bytes[half] = max(min(rows, kHalf), 0) * sizeof(float);
+    }
+    MbarrierExpectMore(bar, bytes[0] + bytes[1]);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (bytes[half] == 0) continue;
+      BulkLoad(SharedAddress(to + half * kHalf), p.weight_scale + First(half), bytes[half], bar);
+    }
   }
 };
 

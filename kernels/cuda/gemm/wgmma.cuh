@@ -61,6 +61,12 @@
 
 namespace hgrn2::cuda {
 
+// Descriptor of rows of 128 bytes, 128-byte swizzle: groups of 8 rows are 1024 bytes apart.
+__device__ __forceinline__ uint64_t WgmmaDescriptor(uint32_t shared) {
+  return (shared & 0x3FFFF) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
+         uint64_t{1} << 62;
+}
+
 template <int kN, bool kFp8>
 struct Wgmma;
 

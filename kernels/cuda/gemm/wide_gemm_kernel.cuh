@@ -58,28 +58,14 @@ struct WideProducer {
   int rank;
 
   __device__ uint32_t Full(int s) const { return SharedAddress(&barriers.full[s]); }
-  __device__ int FirstRow(const WideTile& tile, int half) const {
-    if (p.half_rows > 0) return half * p.half_rows + tile.row_tile * kHalf;
-    return tile.row_tile * kRows + half * kHalf;
-  }
   // `turn`: which of the block's tiles it is.
-  __device__ void Scales(const WideTile& tile, int turn, int s) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int rows = (p.half_rows > 0 ? (half + 1) * p.half_rows : p.rows) - FirstRow(tile, half);
-      const uint32_t bytes = max(min(rows, kHalf), 0) * sizeof(float);
-      if (bytes == 0) continue;
-      MbarrierExpectMore(Full(s), bytes);
-      BulkLoad(SharedAddress(scales.of[turn % scales.kTiles] + half * kHalf),
-               p.weight_scale + FirstRow(tile, half), bytes, Full(s));
-    }
-  }
   __device__ void Weights(const WideTile& tile, int turn, int i, int s) const {
     const uint32_t to = stages + s * kStage;
-    if (kFp8 && i == 0) Scales(tile, turn, s);
+    const TileRows<kRows> rows = {p, tile.row_tile};
+    if (kFp8 && i == 0) rows.LoadScales(scales.of[turn % scales.kTiles], Full(s));
     MbarrierExpect(Full(s), kStage);
     TensorLoadRowsToPair(to + rank * kHalf * kBlockBytes, &p.weight, i * kColumns,
-                         FirstRow(tile, rank) / 16, Full(s));
+                         rows.First(rank) / 16, Full(s));
   }
   __device__ void Tokens(const WideTile& tile, int i, int s) const {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, i * kColumns, tile.token0, Full(s));
@@ -108,11 +94,6 @@ struct WideProducer {
     }
   }
 };
-
-__device__ __forceinline__ uint64_t WideDescriptor(uint32_t shared) {
-  return (shared & 0x3FFFF) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
-         uint64_t{1} << 62;
-}
 
 // Barriers of both warpgroups: one lets the other have its turn.
 __device__ __forceinline__ void AwaitTurn(int group) {
@@ -156,8 +137,8 @@ struct WideConsumer {
     const auto issue = [&](bool first) {
       MbarrierWait(SharedAddress(&barriers.full[stage]), parity);
       const uint32_t base = stages + stage * kStage;
-      const uint64_t weights = WideDescriptor(base),
-                     x = WideDescriptor(base + (kRows + first_token) * kBlockBytes);
+      const uint64_t weights = WgmmaDescriptor(base),
+                     x = WgmmaDescriptor(base + (kRows + first_token) * kBlockBytes);
       asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
       for (int k = 0; k < kBlockBytes / 32; ++k) {

@@ -36,14 +36,18 @@ int64_t MlpBytes(const CudaSizes& s) {
 int64_t OSquares(const CudaSizes& s) {
   return s.PaddedTokens() * cuda::CeilDiv(s.config.hidden_size, cuda::kSumSquareGroup);
 }
+// The most rows of a fused layer.
+int64_t FusedRows(const CudaSizes& s) {
+  return std::min<int64_t>(s.PaddedTokens(), cuda::kMaxDecodeGemmTokens);
+}
 int64_t XSquares(const CudaSizes& s) {
-  return s.PaddedTokens() * cuda::CeilDiv(s.config.hidden_size, cuda::kSquareSumRows);
+  return FusedRows(s) * cuda::CeilDiv(s.config.hidden_size, cuda::kSquareSumRows);
 }
 int64_t HeadRows(const CudaSizes& s) { return s.LogitChunk() + cuda::kDecodeGemmTokenTile; }
 // What fused FP8 layers hand on beside their activations, in words.
 int64_t Fp8Words(const CudaSizes& s) {
   if (!s.fp8_weights) return 0;
-  return s.PaddedTokens() * (1 + cuda::kSquareStride);
+  return FusedRows(s) * (1 + cuda::kSquareStride);
 }
 size_t PrefillWorkspace(const CudaSizes& s) {
   const int32_t states = cuda::MaxPrefillWorkspaceStates(
@@ -157,7 +161,7 @@ absl::Status AllocateActivations(const CudaSizes& s, DeviceMemory* memory, CudaA
   RETURN_IF_ERROR(memory->Take(&out->o_squares, OSquares(s), "sums of squares"));
   RETURN_IF_ERROR(memory->Take(&out->x_squares, XSquares(s), "sums of squares"));
   if (s.fp8_weights) {
-    const int64_t most = s.PaddedTokens();
+    const int64_t most = FusedRows(s);
     RETURN_IF_ERROR(memory->Take(&out->x_norm, most, "norms"));
     RETURN_IF_ERROR(memory->Take(&out->act_squares, most * cuda::kSquareStride, "sums of squares"));
   }

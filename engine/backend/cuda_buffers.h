@@ -78,10 +78,10 @@ struct CudaActivations {
   void* act = nullptr;         // [T][m]
   float* act_scale = nullptr;  // [T]; fused FP8 layers: of delta
   float* o_squares = nullptr;  // [T][d / kSumSquareGroup] partial sums of squares of o
-  float* x_squares = nullptr;  // [T][d / kSquareSumRows], likewise of x
+  float* x_squares = nullptr;  // [F][d / kSquareSumRows], likewise of x; F: rows of fused layers
   // FP8 alone.
-  float* x_norm = nullptr;          // [T] Euclidean
-  uint32_t* act_squares = nullptr;  // [T][kSquareStride] DecodeGemmParams::squares
+  float* x_norm = nullptr;          // [F] Euclidean
+  uint32_t* act_squares = nullptr;  // [F][kSquareStride] DecodeGemmParams::squares
   void* gemm_workspace = nullptr;
 };
 

@@ -1,6 +1,4 @@
-// The host's part of the product kernel.
-#include <algorithm>
-
+// The host's part of the product kernels.
 #include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/decode_gemm_kernel.cuh"
 
@@ -132,11 +130,10 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   const gemm::Kernel kernel = gemm::KernelOf(fp8, shape, q.epilogue);
   gemm::KernelParams p;
   // Rows past the tokens are copied too (decode_gemm.h) but where it does not pay: bfloat16 with
-  // one tile of tokens.
-  const int padded = shape.token_tiles * shape.groups * 64,
-            read = shape.wide ? static_cast<int>(CeilDiv(q.tokens, kWideTokenTile)) * kWideTokenTile
-                   : fp8 || shape.token_tiles > 1 ? padded
-                                                  : q.tokens;
+  // one tile of tokens. There is no room for the tile behind an odd last one.
+  int read = shape.token_tiles * shape.groups * 64;
+  if (shape.wide) read = static_cast<int>(CeilDiv(q.tokens, kWideTokenTile)) * kWideTokenTile;
+  if (!fp8 && shape.token_tiles == 1) read = q.tokens;
   if (kernel == nullptr ||
       !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
       !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.groups * 64, &p.x)) {
@@ -171,17 +168,14 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.pairs = shape.pairs;
   p.row_tiles = shape.row_tiles;
   cudaLaunchConfig_t config = {};
-  constexpr int kMultiprocessors = 132;
-  const int blocks = shape.wide ? std::min(shape.pairs * 2, kMultiprocessors) : shape.blocks(),
-            threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups),
-            cluster = shape.wide ? 2 : shape.split;
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
+  const int threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups);
+  config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  attributes[0].val.clusterDim = {static_cast<unsigned>(shape.cluster()), 1, 1};
   attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[1].val.programmaticStreamSerializationAllowed = 1;
   config.attrs = attributes;

@@ -4,10 +4,10 @@
 // In FP8 the epilogues leave the next product's input in e4m3, at a scale that is known before the
 // sums are: no element can be larger than the norms of weights and input allow (fp8_range.h).
 //
-// sm_90a. Tokens are the 64-row operand of wgmma and the weights' rows its N. The kernel is meant
+// sm_90a. Tokens are the 64-row operand of wgmma and the weights' rows its N. The kernels are meant
 // for programmatic dependent launch: a block streams weights, which no kernel writes, as soon as a
-// multiprocessor has room for it, even if the kernel ahead still runs. See docs/kernels/
-// decode-gemm.md.
+// multiprocessor has room for it, even if the kernel ahead still runs. One has a block per tile
+// (docs/kernels/decode-gemm.md); the other, for many tokens, blocks that stay (wide-gemm.md).
 #pragma once
 
 #include "kernels/cuda/common.h"
@@ -24,9 +24,10 @@ inline constexpr int32_t kDecodeGemmTokenTile = 192;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
 
-// Of the wide kernel: tokens of a tile, shared memory of its stages.
+// Of the wide kernel: tokens of a tile, shared memory of its stages, blocks at most.
 inline constexpr int kWideTokenTile = 128;
 inline constexpr int kWideShared = 208 * 1024;
+inline constexpr int kWideBlocks = 132;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
@@ -48,7 +49,7 @@ struct DecodeGemmShape {
   bool share = false;  // two blocks a multiprocessor
   int stages = 0;      // before CompleteDecodeGemm: the most there may be; 0: its choice
   int row_tiles = 0;
-  int token_tiles = 0;
+  int token_tiles = 0;  // wide: of whole pairs
   size_t shared_bytes = 0;
   int received = 0;  // bytes from the first stage to what the other blocks of a split send
 
@@ -58,7 +59,11 @@ struct DecodeGemmShape {
   bool wide = false, together = false;
   int pairs = 0;
 
-  int blocks() const { return row_tiles * token_tiles * split; }
+  int blocks() const {
+    const int tiles = row_tiles * token_tiles * split;
+    return wide && tiles > kWideBlocks ? kWideBlocks : tiles;
+  }
+  int cluster() const { return wide ? 2 : split; }
 };
 // Tiles and splits that there may be, and how many warpgroups so many tokens take.
 inline constexpr int kDecodeGemmRowTiles[] = {192, 128, 96, 64, 32};

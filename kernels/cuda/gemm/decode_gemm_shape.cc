@@ -53,7 +53,7 @@ bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b) {
 
 // Turns of the blocks of the wide kernel.
 int WideTurns(const DecodeGemmShape& s) {
-  return static_cast<int>(CeilDiv(s.pairs, kMultiprocessors / 2));
+  return static_cast<int>(CeilDiv(s.pairs, kWideBlocks / 2));
 }
 // Clocks of the wide kernel: measured, beside what shared memory's bandwidth says.
 int64_t WideClocks(const DecodeGemmShape& s, int64_t k_blocks, GemmEpilogue epilogue) {
@@ -187,7 +187,7 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
                     : epilogue == GemmEpilogue::kSwiGlu && type == DType::kBF16 ? 74
                                                                                 : 0;
   const int64_t tile = s.wide ? s.row_tile * kWideTokenTile * 2 : s.row_tile * s.groups * 64,
-                places = s.wide ? kMultiprocessors / 2 : Places(s) / s.split;
+                places = s.wide ? kWideBlocks / 2 : Places(s) / s.split;
   return 100 * rows * tokens >= least * turns * places * tile;
 }
 

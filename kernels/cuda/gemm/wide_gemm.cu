@@ -1,3 +1,4 @@
+// Instances of the wide kernel.
 #include "kernels/cuda/gemm/wide_gemm_kernel.cuh"
 
 namespace hgrn2::cuda::gemm {

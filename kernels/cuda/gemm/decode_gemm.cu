@@ -1,4 +1,6 @@
 // The host's part of the product kernels.
+#include <algorithm>
+
 #include "kernels/cuda/gemm/decode_gemm.h"
 #include "kernels/cuda/gemm/decode_gemm_kernel.cuh"
 
@@ -169,7 +171,15 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.row_tiles = shape.row_tiles;
   cudaLaunchConfig_t config = {};
   const int threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups);
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks()));
+  int blocks = shape.blocks();
+  if (shape.wide) {  // they share all tiles, however many they are: no more than fit at once
+    int device = 0, multiprocessors = 0;
+    HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+    HGRN2_CUDA_RETURN_IF_ERROR(
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    blocks = std::min(blocks, multiprocessors / 2 * 2);
+  }
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;

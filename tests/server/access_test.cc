@@ -1,9 +1,11 @@
 // TLS and API keys of the gRPC port: the real server, gRPC's own client and hgrn2-client.
 #include <cstdlib>
 #include <fstream>
+#include <optional>
 #include <sstream>
 
 #include "tests/server/integration_fixture.h"
+#include "tests/testing/temp_dir.h"
 
 namespace hgrn2::testing {
 namespace {
@@ -12,9 +14,9 @@ class AccessTest : public ::testing::Test {
  protected:
   // An authority, and certificates of it for localhost and for a client.
   static void SetUpTestSuite() {
-    directory_ = ::testing::TempDir() + "hgrn2_access";
+    directory_.emplace();  // its own: ctest runs the suite's tests side by side
     const std::string make =
-        "set -e; rm -rf " + directory_ + "; mkdir -p " + directory_ + "; cd " + directory_ +
+        "set -e; cd " + directory_->path() +
         "; exec 2>openssl.log; new() { openssl req -newkey rsa:2048 -nodes -subj /CN=$1 -keyout "
         "$1.key -out $1.csr; }; sign() { openssl x509 -req -in $1.csr -CA ca.pem -CAkey ca.key "
         "-CAcreateserial -days 2 -out $1.pem $2 $3; }; "
@@ -23,11 +25,12 @@ class AccessTest : public ::testing::Test {
         "san; new client; sign client; printf 'secret\\nsecond\\n' > keys";
     have_certificates_ = std::system(make.c_str()) == 0;
   }
+  static void TearDownTestSuite() { directory_.reset(); }
   void SetUp() override {
-    if (!have_certificates_) GTEST_SKIP() << "no openssl command: " << File("openssl.log");
+    if (!have_certificates_) GTEST_SKIP() << "no openssl command: " << Read("openssl.log");
   }
 
-  static std::string File(const std::string& name) { return directory_ + "/" + name; }
+  static std::string File(const std::string& name) { return directory_->File(name); }
   static std::string Read(const std::string& name) {
     std::stringstream text;
     text << std::ifstream(File(name)).rdbuf();
@@ -64,7 +67,7 @@ class AccessTest : public ::testing::Test {
     EXPECT_EQ(server_->WaitForExit(), 0) << server_->log();
   }
 
-  static inline std::string directory_;
+  static inline std::optional<TempDir> directory_;
   static inline bool have_certificates_ = false;
   std::optional<ServerProcess> server_;
 };
@@ -78,9 +81,9 @@ TEST_F(AccessTest, KeysGuardEveryMethodWithAndWithoutTls) {
   for (const char* bad : {"", "first", "Bearer", "Bearer firs", "Bearer first2", "Basic first"}) {
     EXPECT_EQ(GetModel(plain, bad).error_code(), grpc::StatusCode::UNAUTHENTICATED) << bad;
   }
-  for (const char* command : {"info", "complete --max-tokens 2 hi", "complete --no-stream hi",
-                              "score --context a b", "tokenize hi", "detokenize 1",
-                              "load --requests 1 --vocab-size 100 --quiet"}) {
+  for (const char* command :
+       {"info", "complete --max-tokens 2 hi", "complete --no-stream hi", "score --context a b",
+        "tokenize hi", "detokenize 1", "load --requests 1 --vocab-size 100 --quiet"}) {
     const auto [status, output] = Client(command);
     EXPECT_NE(status, 0) << command;
     if (status == 1) {

@@ -40,18 +40,24 @@ bool CudaForward::IsOwnAlone(const cuda::MatrixView& weight, int64_t rows) const
   return rows <= kMostRows && IsOwnProduct(weight, rows, cuda::GemmEpilogue::kStore);
 }
 
+cuda::DecodeGemmParams CudaForward::OwnProduct(const cuda::MatrixView& weight, const void* x,
+                                               const float* x_scale, int64_t rows) const {
+  cuda::DecodeGemmParams p;
+  p.weight = weight;
+  p.x = x;
+  p.x_scale = x_scale;
+  p.tokens = static_cast<int32_t>(rows);
+  p.overlap = overlap_;
+  return p;
+}
+
 absl::Status CudaForward::Product(const cuda::MatrixView& weight, const void* x,
                                   const float* x_scale, void* out, DType out_type, int64_t rows,
                                   cudaStream_t stream) {
   if (IsOwnAlone(weight, rows)) {
-    cuda::DecodeGemmParams p;
-    p.weight = weight;
-    p.x = x;
-    p.x_scale = x_scale;
-    p.tokens = static_cast<int32_t>(rows);
+    cuda::DecodeGemmParams p = OwnProduct(weight, x, x_scale, rows);
     p.out = out;
     p.out_type = out_type;
-    p.overlap = overlap_;
     return CudaStatus(cuda::DecodeGemm(p, stream), "product");
   }
   return GemmStatus(
@@ -229,12 +235,7 @@ absl::Status CudaForward::FusedLayer(const StepShape& shape, int32_t layer, cuda
   const int32_t rows = shape.padded_tokens;
   const cuda::LayerView* next = layer + 1 < model_.num_layers ? &w + 1 : nullptr;
   const auto product = [&](const cuda::MatrixView& weight, const void* x) {
-    cuda::DecodeGemmParams p;
-    p.weight = weight;
-    p.x = x;
-    p.tokens = rows;
-    p.overlap = overlap_;
-    return p;
+    return OwnProduct(weight, x, nullptr, rows);
   };
   const auto divide = [&](cuda::DecodeGemmParams& p) {  // of delta
     p.x_scale = a.act_scale;
@@ -317,14 +318,9 @@ absl::Status CudaForward::Mlp(const StepShape& shape, int32_t layer, cudaStream_
   RETURN_IF_ERROR(
       Norm(w.gate_up, w.mlp_norm, &w.o, a.h_scale, DefersGNorm(), nullptr, rows, stream));
   if (HasOwnSwiGlu(rows)) {
-    cuda::DecodeGemmParams p;
-    p.weight = w.gate_up;
-    p.x = a.h;
-    p.x_scale = a.h_scale;
-    p.tokens = static_cast<int32_t>(rows);
+    cuda::DecodeGemmParams p = OwnProduct(w.gate_up, a.h, a.h_scale, rows);
     p.epilogue = cuda::GemmEpilogue::kSwiGlu;
     p.out = a.act;
-    p.overlap = overlap_;
     CUDA_RETURN_IF_ERROR(cuda::DecodeGemm(p, stream));
     return UnscaledProduct(w.down, a.act, nullptr, a.delta, rows, stream);
   }

@@ -84,6 +84,9 @@ class CudaForward {
   absl::Status Norm(const cuda::MatrixView& weight, const float* norm,
                     const cuda::MatrixView* product, const float* x_scale, bool delta_squares,
                     float* norm_out, int64_t rows, cudaStream_t stream);
+  // What every product of our kernels is given.
+  cuda::DecodeGemmParams OwnProduct(const cuda::MatrixView& weight, const void* x,
+                                    const float* x_scale, int64_t rows) const;
   absl::Status Product(const cuda::MatrixView& weight, const void* x, const float* x_scale,
                        void* out, DType out_type, int64_t rows, cudaStream_t stream);
   // As Product, but FP8 may leave the multiplication with weight.scale and x_scale to out's reader.

@@ -57,6 +57,21 @@ __device__ __forceinline__ void MbarrierWait(uint32_t bar, uint32_t parity) {
 #endif
 }
 
+// A position in a ring of stages: the stage, and the parity of the phase that its barriers are in.
+struct StageCursor {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void Advance(int stages) {
+    if (++stage == stages) stage = 0, parity ^= 1;
+  }
+  // REQUIRES: n >= 0.
+  __device__ __forceinline__ void Skip(int n, int stages) {
+    const int at = stage + n;
+    parity ^= at / stages & 1;
+    stage = at % stages;
+  }
+};
+
 // L2 policy for bytes that are read once a step: leave the cache to what is read again.
 __device__ __forceinline__ uint64_t EvictFirstPolicy() {
   uint64_t policy = 0;

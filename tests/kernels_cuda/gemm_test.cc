@@ -112,8 +112,8 @@ TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {
   const auto swiglu = [](int64_t rows, int64_t cols, int64_t tokens, DType type) {
     return PreferDecodeGemm(rows, cols, tokens, type, GemmEpilogue::kSwiGlu);
   };
-  // 144 blocks of two waves are not, but in FP8; 144 pairs of three turns are, 216 of four, of
-  // which a sixth has no tokens, are not.
+  // 144 blocks of two waves are not, but in FP8; nor are 144 pairs of three turns, or 216 of four,
+  // of which a sixth has no tokens.
   EXPECT_TRUE(swiglu(11264, 2048, 512, DType::kBF16));
   EXPECT_FALSE(swiglu(13824, 2560, 384, DType::kBF16));
   EXPECT_FALSE(swiglu(13824, 2560, 512, DType::kBF16));

@@ -167,7 +167,7 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.k_blocks = static_cast<int>(CeilDiv(w.cols * (fp8 ? 1 : 2), gemm::kBlockBytes));
   p.stages = shape.stages;
   p.received = shape.received;
-  p.pairs = shape.pairs;
+  p.pairs = shape.blocks() / 2;
   p.row_tiles = shape.row_tiles;
   cudaLaunchConfig_t config = {};
   const int threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups);

@@ -24,10 +24,9 @@ inline constexpr int32_t kDecodeGemmTokenTile = 192;
 // Rows of x that share a partial sum of squares.
 inline constexpr int32_t kSquareSumRows = 32;
 
-// Of the wide kernel: tokens of a tile, shared memory of its stages, blocks at most.
+// Of the wide kernel: tokens of a tile, shared memory of its stages.
 inline constexpr int kWideTokenTile = 128;
 inline constexpr int kWideShared = 208 * 1024;
-inline constexpr int kWideBlocks = 132;
 
 enum class GemmEpilogue {
   kStore,     // out[t][r] = v
@@ -57,12 +56,9 @@ struct DecodeGemmShape {
   // after the other (docs/kernels/wide-gemm.md). Both warpgroups multiply one tile together, or one
   // each, and one stores while the other multiplies.
   bool wide = false, together = false;
-  int pairs = 0;
 
-  int blocks() const {
-    const int tiles = row_tiles * token_tiles * split;
-    return wide && tiles > kWideBlocks ? kWideBlocks : tiles;
-  }
+  // Wide: tiles, which no more blocks take than the device has multiprocessors.
+  int blocks() const { return row_tiles * token_tiles * split; }
   int cluster() const { return wide ? 2 : split; }
 };
 // Tiles and splits that there may be, and how many warpgroups so many tokens take.
@@ -88,6 +84,11 @@ constexpr bool MayShare(int row_tile, int groups, int split, GemmEpilogue epilog
 }
 // Of the wide kernel.
 inline constexpr int kWideGemmRowTiles[] = {192, 128};
+inline constexpr int kMostWideStages = 8;
+constexpr int WideStageCount(int row_tile) {
+  const int fit = kWideShared / ((row_tile + kWideTokenTile) * 128);
+  return fit < kMostWideStages ? fit : kMostWideStages;
+}
 constexpr bool IsBuiltWide(int row_tile, GemmEpilogue epilogue) {
   return row_tile == 128 || (row_tile == 192 && epilogue != GemmEpilogue::kResidual);
 }

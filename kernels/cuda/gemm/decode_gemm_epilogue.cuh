@@ -112,6 +112,18 @@ struct Finished {
   float4 v[kParts][kSixteens][2];
 };
 
+// Of a block that finishes its tile alone.
+template <int kRows, int kParts>
+__device__ __forceinline__ Finished<kRows, 1, kParts> AllOf(const float (&sums)[kRows / 2]) {
+  Finished<kRows, 1, kParts> finished;
+#pragma unroll
+  for (int i = 0; i < kRows / 8; ++i) {
+    finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
+        Quad<kRows>(sums, i / 2, i % 2);
+  }
+  return finished;
+}
+
 __device__ __forceinline__ void AddTo(float4& sum, const float4& v) {
   sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
 }

@@ -30,15 +30,6 @@ struct TileScales {
 };
 
 #ifdef HGRN2_HAS_WGMMA
-// A position in the ring of stages.
-struct Cursor {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void Advance(int stages) {
-    if (++stage == stages) stage = 0, parity ^= 1;
-  }
-};
-
 // The copying lane.
 template <int kGroups, int kRows, bool kFp8>
 struct Producer {
@@ -83,7 +74,7 @@ struct Producer {
   __device__ void Run() const {
     const int ahead = min(place.count, p.stages);
     for (int i = 0; i < ahead; ++i) Tokens(i, i);
-    Cursor at;
+    StageCursor at;
     for (int i = ahead; i < place.count; ++i) {
       MbarrierWait(SharedAddress(&barriers.empty[at.stage]), at.parity);
       Weights(i, at.stage);
@@ -97,22 +88,15 @@ struct Producer {
 // products are under way.
 template <int kGroups, int kRows, bool kFp8, typename F>
 __device__ __forceinline__ void Multiply(const KernelParams& p, const Place& place, uint32_t stages,
-                                         Barriers& barriers, float (&sums)[kRows / 2],
+                                         Barriers& barriers, float (&sums)[1][kRows / 2],
                                          const F& meanwhile) {
   constexpr int kStage = (kRows + kGroups * 64) * kBlockBytes;
   const int group = threadIdx.x / 128;
-  Cursor at;
+  StageCursor at;
   const auto issue = [&](bool first) {
     MbarrierWait(SharedAddress(&barriers.full[at.stage]), at.parity);
     const uint32_t stage = stages + at.stage * kStage;
-    const uint64_t x = WgmmaDescriptor(stage + (kRows + group * 64) * kBlockBytes);
-    const uint64_t weights = WgmmaDescriptor(stage);
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-    for (int k = 0; k < kBlockBytes / 32; ++k) {
-      Wgmma<kRows, kFp8>::Run(sums, x + k * 2, weights + k * 2, !first || k > 0);
-    }
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    WgmmaBlock<kRows, kFp8>(sums, stage + (kRows + group * 64) * kBlockBytes, stage, first);
   };
   issue(true);
   meanwhile();
@@ -120,13 +104,10 @@ __device__ __forceinline__ void Multiply(const KernelParams& p, const Place& pla
     const int last = at.stage;
     at.Advance(p.stages);
     issue(false);
-    asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+    WgmmaWait<1>();
     if (threadIdx.x % 128 == 0) MbarrierArrive(SharedAddress(&barriers.empty[last]));
   }
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#pragma unroll
-  for (int j = 0; j < kRows / 2; ++j)
-    asm volatile("" : "+f"(sums[j])::"memory");  // not read earlier
+  WgmmaFinish(sums);
 }
 
 // Barrier of the warps that multiply: 0 is __syncthreads.
@@ -171,9 +152,9 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
     const WeightScales<kFp8> weights = {
         tile_scales.of + place.split * (kRows / kParts / kSplit) + threadIdx.x % 4 * 4, kRows / 2};
     ResidualItems items;
-    float sums[kRows / 2];
+    float sums[1][kRows / 2];
 #pragma unroll
-    for (int i = 0; i < kRows / 2; ++i) sums[i] = 0;
+    for (int i = 0; i < kRows / 2; ++i) sums[0][i] = 0;
     const auto meanwhile = [&] {
       // The first tokens are there, and so is everything else that the kernels ahead have written.
       GridDependencyWait();
@@ -188,16 +169,12 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
           SharedAddress(&barriers.received[threadIdx.x / 32]), place.split};
       ConsumersSync<kConsumers>();  // nobody reads the stages any more
       ClusterWait();                // the others' barriers exist
-      exchange.Send(sums);
+      exchange.Send(sums[0]);
       scales.Finish(p, place);
       exchange.Receive(finished);
     } else {
       scales.Finish(p, place);
-#pragma unroll
-      for (int i = 0; i < kRows / 8; ++i) {
-        finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
-            Quad<kRows>(sums, i / 2, i % 2);
-      }
+      finished = AllOf<kRows, kParts>(sums[0]);
     }
     Finish<kEpilogue, kFp8>(p, place, output, scales, weights, finished, items);
     if constexpr (kSplit > 1) SentRead();

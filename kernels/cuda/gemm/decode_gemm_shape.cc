@@ -19,6 +19,11 @@ int MostAlone(const DecodeGemmShape& s) {
 }
 // Blocks that run at once.
 int Places(const DecodeGemmShape& s) { return MostAlone(s) * (s.share ? 2 : 1); }
+// Waves of blocks; of the wide kernel, tiles that a block takes.
+int Turns(const DecodeGemmShape& s) { return static_cast<int>(CeilDiv(s.blocks(), Places(s))); }
+int64_t KBlocks(int64_t cols, DType type) {
+  return CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+}
 // More blocks than can have a multiprocessor each: two share one, with half the ring, where there
 // is an instance for that.
 bool HasTooManyBlocks(const DecodeGemmShape& s) { return s.blocks() > MostAlone(s); }
@@ -36,7 +41,7 @@ int64_t BlockClocks(const DecodeGemmShape& s, int64_t k_blocks) {
 // Clocks of a product of several tiles of tokens: waves of blocks, each with a start.
 int64_t Clocks(const DecodeGemmShape& s, int64_t k_blocks) {
   constexpr int64_t kStart = 8000;
-  return CeilDiv(s.blocks(), Places(s)) * (BlockClocks(s, k_blocks) * (s.share ? 2 : 1) + kStart);
+  return Turns(s) * (BlockClocks(s, k_blocks) * (s.share ? 2 : 1) + kStart);
 }
 
 // Whether `a`, whose blocks have a multiprocessor each, is better than `b`, whose have too, for one
@@ -51,17 +56,13 @@ bool IsBetter(const DecodeGemmShape& a, const DecodeGemmShape& b) {
   return a.blocks() > b.blocks();
 }
 
-// Turns of the blocks of the wide kernel.
-int WideTurns(const DecodeGemmShape& s) {
-  return static_cast<int>(CeilDiv(s.pairs, kWideBlocks / 2));
-}
 // Clocks of the wide kernel: measured, beside what shared memory's bandwidth says.
 int64_t WideClocks(const DecodeGemmShape& s, int64_t k_blocks, GemmEpilogue epilogue) {
-  const int share = s.row_tile > 128 ? 105 : WideTurns(s) > 1 ? 115 : 88;
+  const int share = s.row_tile > 128 ? 105 : Turns(s) > 1 ? 115 : 88;
   const int64_t tile = BlockClocks(s, k_blocks) * share / 100,
                 store = epilogue == GemmEpilogue::kResidual ? 11000 : 2000;
-  return s.together ? 3500 + WideTurns(s) * (tile + store)
-                    : 4000 + 2 * store + WideTurns(s) * (tile + 1300);
+  return s.together ? 3500 + Turns(s) * (tile + store)
+                    : 4000 + 2 * store + Turns(s) * (tile + 1300);
 }
 
 DecodeGemmShape CompleteWide(DecodeGemmShape s, int64_t rows, int32_t tokens,
@@ -70,28 +71,27 @@ DecodeGemmShape CompleteWide(DecodeGemmShape s, int64_t rows, int32_t tokens,
   s.groups = 2;
   s.row_tiles = static_cast<int>(CeilDiv(rows, s.row_tile));
   s.token_tiles = static_cast<int>(CeilDiv(tokens, kWideTokenTile * 2) * 2);
-  s.pairs = s.row_tiles * (s.token_tiles / 2);
-  const int64_t stage = (s.row_tile + kWideTokenTile) * kBlockBytes;
-  s.stages = static_cast<int>(kWideShared / stage);
-  s.shared_bytes = static_cast<size_t>(s.stages * stage) + 1024;
+  s.stages = WideStageCount(s.row_tile);
+  s.shared_bytes =
+      static_cast<size_t>(s.stages * (s.row_tile + kWideTokenTile) * kBlockBytes) + 1024;
   return s;
 }
+
 // The best for so many tokens; row_tile 0 if there is none.
 DecodeGemmShape ChooseWide(int64_t rows, int64_t cols, int32_t tokens, DType type,
                            GemmEpilogue epilogue) {
   // Taking turns hides what is done with the sums, but the last ones, which take twice as long.
   constexpr int kFewTurns = 2;
-  const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+  const int64_t k_blocks = KBlocks(cols, type);
   const auto clocks = [&](const DecodeGemmShape& s) { return WideClocks(s, k_blocks, epilogue); };
   DecodeGemmShape best;
   for (const int row_tile : kWideGemmRowTiles) {
-    for (const bool together : {true, false}) {
-      DecodeGemmShape s;
-      s.wide = true, s.row_tile = row_tile, s.together = together;
-      s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
-      if (s.row_tile == 0 || together != (WideTurns(s) <= kFewTurns)) continue;
-      if (best.row_tile == 0 || clocks(s) < clocks(best)) best = s;
-    }
+    DecodeGemmShape s;
+    s.wide = true, s.row_tile = row_tile;
+    s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+    if (s.row_tile == 0) continue;
+    s.together = Turns(s) <= kFewTurns;
+    if (best.row_tile == 0 || clocks(s) < clocks(best)) best = s;
   }
   return best;
 }
@@ -140,7 +140,7 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
                                  GemmEpilogue epilogue) {
   const int groups = DecodeGemmGroups(tokens, type);
   constexpr int kFewestKBlocks = 8;
-  const int64_t k_blocks = CeilDiv(cols * static_cast<int64_t>(SizeOf(type)), kBlockBytes);
+  const int64_t k_blocks = KBlocks(cols, type);
   const auto rank = [](const DecodeGemmShape& s) {
     return !HasTooManyBlocks(s) ? 0 : s.share ? 1 : 2;
   };
@@ -178,17 +178,16 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   if (s.row_tile == 0) return false;
   if (tokens > kMaxDecodeGemmTokens) return epilogue == GemmEpilogue::kSwiGlu;
   if (s.token_tiles == 1) return true;
-  const int turns = s.wide ? WideTurns(s) : static_cast<int>(CeilDiv(s.blocks(), Places(s)));
-  if (tokens <= 256) return turns == 1;
+  const int turns = Turns(s);
   if (turns == 1) return true;
+  if (tokens <= 256) return false;
   // In turns it is worth it if tiles past the end and the last turn leave little idle; FP8's other
   // way has more kernels.
   const int least = epilogue == GemmEpilogue::kResidual                         ? 65
                     : epilogue == GemmEpilogue::kSwiGlu && type == DType::kBF16 ? 74
                                                                                 : 0;
-  const int64_t tile = s.wide ? s.row_tile * kWideTokenTile * 2 : s.row_tile * s.groups * 64,
-                places = s.wide ? kWideBlocks / 2 : Places(s) / s.split;
-  return 100 * rows * tokens >= least * turns * places * tile;
+  const int64_t room = int64_t{turns} * (Places(s) / s.split) * s.row_tile * s.groups * 64;
+  return 100 * rows * tokens >= least * room;
 }
 
 }  // namespace hgrn2::cuda

@@ -80,6 +80,41 @@ HGRN2_WGMMA(192,
                           ", " HGRN2_NAMES_64 ", " HGRN2_NAMES_80,
             HGRN2_SUMS_192, 96, 97, 98);
 
+// sums[piece] (+)= 128 bytes of columns of 64 rows at `x`, the next piece's behind them, times
+// kRows rows at `y`: shared addresses of rows of 128 bytes. Enqueues, as a group of its own.
+template <int kRows, bool kFp8, int kPieces>
+__device__ __forceinline__ void WgmmaBlock(float (&sums)[kPieces][kRows / 2], uint32_t x,
+                                           uint32_t y, bool first) {
+  constexpr int kRowBytes = 128, kStepBytes = 32, kUnit = 16;  // of descriptors' addresses
+  const uint64_t from_x = WgmmaDescriptor(x), from_y = WgmmaDescriptor(y);
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+  for (int k = 0; k < kRowBytes / kStepBytes; ++k) {
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+      Wgmma<kRows, kFp8>::Run(sums[piece],
+                              from_x + piece * (64 * kRowBytes / kUnit) + k * (kStepBytes / kUnit),
+                              from_y + k * (kStepBytes / kUnit), !first || k > 0);
+    }
+  }
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+// Until no more than so many groups are under way.
+template <int kPending>
+__device__ __forceinline__ void WgmmaWait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+// Until there are none; the sums may be read then, and the compiler does not read them earlier.
+template <int kPieces, int kSums>
+__device__ __forceinline__ void WgmmaFinish(float (&sums)[kPieces][kSums]) {
+  WgmmaWait<0>();
+#pragma unroll
+  for (int piece = 0; piece < kPieces; ++piece) {
+#pragma unroll
+    for (int j = 0; j < kSums; ++j) asm volatile("" : "+f"(sums[piece][j])::"memory");
+  }
+}
+
 #undef HGRN2_WGMMA
 #undef HGRN2_SUMS_192
 #undef HGRN2_SUMS_128

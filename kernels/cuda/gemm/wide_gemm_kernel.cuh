@@ -32,11 +32,11 @@ struct WideTile {
 template <int kRows>
 struct WideStages {
   static constexpr int kStage = (kRows + kWideTokenTile) * kBlockBytes;
-  static constexpr int kCount = kWideShared / kStage < 8 ? kWideShared / kStage : 8;
+  static constexpr int kCount = WideStageCount(kRows);
 };
 
 struct WideBarriers {
-  uint64_t full[8], empty[8];
+  uint64_t full[kMostWideStages], empty[kMostWideStages];
 };
 // FP8: the scales of the rows of a tile, which come with its first stage. Of as many tiles as there
 // may be stages on their way, and two that are still stored.
@@ -71,8 +71,8 @@ struct WideProducer {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, i * kColumns, tile.token0, Full(s));
   }
   __device__ void Run(int first_pair, int pairs, int step) const {
-    int stage = 0, filled = 0;
-    uint32_t parity = 0;
+    StageCursor at;
+    int filled = 0;
     const int early = min(p.k_blocks, kStages);
     {
       const WideTile tile(p, first_pair, rank);
@@ -85,11 +85,12 @@ struct WideProducer {
       const WideTile tile(p, pair, rank);
       for (int i = 0; i < p.k_blocks; ++i, ++filled) {
         if (filled >= early) {
-          if (filled >= kStages) MbarrierWait(SharedAddress(&barriers.empty[stage]), parity ^ 1);
-          Weights(tile, turn, i, stage);
-          Tokens(tile, i, stage);
+          if (filled >= kStages)
+            MbarrierWait(SharedAddress(&barriers.empty[at.stage]), at.parity ^ 1);
+          Weights(tile, turn, i, at.stage);
+          Tokens(tile, i, at.stage);
         }
-        if (++stage == kStages) stage = 0, parity ^= 1;
+        at.Advance(kStages);
       }
     }
   }
@@ -117,14 +118,8 @@ struct WideConsumer {
   WideBarriers& barriers;
   const WideScales<kRows, kFp8>& scales;
   int rank;
-  int stage = 0;
-  uint32_t parity = 0;
+  StageCursor at;
 
-  __device__ __forceinline__ void Skip(int blocks) {
-    const int at = stage + blocks;
-    parity ^= at / kStages & 1;
-    stage = at % kStages;
-  }
   __device__ __forceinline__ void Release(int s) const {
     if (threadIdx.x % 128 != 0) return;
     MbarrierArrive(SharedAddress(&barriers.empty[s]));
@@ -135,42 +130,25 @@ struct WideConsumer {
   __device__ __forceinline__ void Multiply(float (&sums)[kPieces][kRows / 2], int first_token,
                                            const F& meanwhile, const G& issued) {
     const auto issue = [&](bool first) {
-      MbarrierWait(SharedAddress(&barriers.full[stage]), parity);
-      const uint32_t base = stages + stage * kStage;
-      const uint64_t weights = WgmmaDescriptor(base),
-                     x = WgmmaDescriptor(base + (kRows + first_token) * kBlockBytes);
-      asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-      for (int k = 0; k < kBlockBytes / 32; ++k) {
-#pragma unroll
-        for (int piece = 0; piece < kPieces; ++piece) {
-          Wgmma<kRows, kFp8>::Run(sums[piece], x + piece * (64 * kBlockBytes / 16) + k * 2,
-                                  weights + k * 2, !first || k > 0);
-        }
-      }
-      asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+      MbarrierWait(SharedAddress(&barriers.full[at.stage]), at.parity);
+      const uint32_t base = stages + at.stage * kStage;
+      WgmmaBlock<kRows, kFp8>(sums, base + (kRows + first_token) * kBlockBytes, base, first);
     };
     issue(true);
     meanwhile();
-    int last = stage;
-    Skip(1);
+    int last = at.stage;
+    at.Advance(kStages);
 #pragma unroll 1
     for (int i = 1; i < p.k_blocks; ++i) {
       issue(false);
-      asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+      WgmmaWait<1>();
       Release(last);
-      last = stage;
-      if (++stage == kStages) stage = 0, parity ^= 1;
+      last = at.stage;
+      at.Advance(kStages);
     }
     issued();
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    WgmmaFinish(sums);
     Release(last);
-#pragma unroll
-    for (int piece = 0; piece < kPieces; ++piece) {
-#pragma unroll
-      for (int j = 0; j < kRows / 2; ++j)
-        asm volatile("" : "+f"(sums[piece][j])::"memory");  // not read earlier
-    }
   }
   // first_token: of the tile's, of the warpgroup's 64.
   __device__ __forceinline__ Place PlaceOf(const WideTile& tile, int first_token) const {
@@ -183,12 +161,7 @@ struct WideConsumer {
                                         ResidualItems& items) const {
     const WeightScales<kFp8> weights = {scales.of[turn % scales.kTiles] + threadIdx.x % 4 * 4,
                                         kRows / 2};
-    Finished<kRows, 1, kParts> finished;
-#pragma unroll
-    for (int i = 0; i < kRows / 8; ++i) {
-      finished.v[i / 2 / finished.kSixteens][i / 2 % finished.kSixteens][i % 2] =
-          Quad<kRows>(sums, i / 2, i % 2);
-    }
+    const auto finished = AllOf<kRows, kParts>(sums);
     Finish<kEpilogue, kFp8>(p, place, output, token_scales, weights, finished, items);
   }
   __device__ __forceinline__ void LoadItems(const Output& output, ResidualItems& items) const {
@@ -218,7 +191,7 @@ struct WideConsumer {
         Store(place, output, turn, token_scales, sums[0], items);
       }
     } else {
-      if (group == 1) Skip(p.k_blocks);
+      if (group == 1) at.Skip(p.k_blocks, kStages);
       int turn = group;
 #pragma unroll 1
       for (int pair = first_pair + group * step; pair < pairs; pair += 2 * step, turn += 2) {
@@ -245,7 +218,7 @@ struct WideConsumer {
           LoadItems(output, items);
           Store(place, output, turn, token_scales[piece], sums[piece], items);
         }
-        Skip(p.k_blocks);
+        at.Skip(p.k_blocks, kStages);
       }
     }
   }

@@ -102,15 +102,6 @@ __device__ __forceinline__ void ConsumerSync() {
   asm volatile("bar.sync 1, %0;" ::"n"(kConsumers) : "memory");
 }
 
-// Where a warp stands in the ring of stages.
-struct Cursor {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void Advance(int stages) {
-    if (++stage == stages) stage = 0, parity ^= 1;
-  }
-};
-
 __device__ __forceinline__ Item Describe(const DecodeStepParams& p, int index) {
   Item item;
   const int b = index / p.num_heads;
@@ -197,7 +188,7 @@ __device__ __forceinline__ void Produce(const KernelParams& params, const CUtens
   const DecodeStepParams& p = params.p;
   const int lane = threadIdx.x % 32, stage_bytes = Stage<S>::Bytes(p.ring.length);
   const uint64_t policy = params.evict_first ? EvictFirstPolicy() : EvictNormalPolicy();
-  Cursor at;
+  StageCursor at;
 #pragma unroll 1
   for (int base = 0; base < items; base += 32) {
     Item mine;
@@ -253,7 +244,7 @@ __device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const
   uint32_t* const left = p.work_counters + 1;  // blocks that found nothing more
   if (!p.after_prefill) GridDependencyWait();
   GridDependencyLaunch();
-  Cursor at;
+  StageCursor at;
   uint32_t size = static_cast<uint32_t>(params.first_claim);
   uint32_t claim = lane == 0 ? atomicAdd(taken, size) : 0;
 #pragma unroll 1

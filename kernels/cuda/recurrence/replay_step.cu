@@ -52,7 +52,7 @@ __device__ __forceinline__ void Consume(const KernelParams& params, char* stages
             channel = row0 + lane;
   const int length = p.ring.length, stage_bytes = Stage<S>::Bytes(length);
   float* keys = reinterpret_cast<float*>(&scratch + 1) + warp * Scratch::KeyWords(length);
-  Cursor at;
+  StageCursor at;
   int buffer = 0;
 #pragma unroll 1
   for (int i = 0; kClaimed || i < items; ++i) {

@@ -42,6 +42,9 @@ class GrpcServiceTest : public ::testing::Test {
     server_ = *std::move(server);
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
+    // Windows that do not grow: what a client has not read yet stays 64 KiB, so that a large
+    // message is in flight until the test reads it.
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
     channel_ = grpc::CreateCustomChannel(JoinHostPort("127.0.0.1", server_->port()),
                                          grpc::InsecureChannelCredentials(), arguments);
     stub_ = v1::Inference::NewStub(channel_);
@@ -170,7 +173,8 @@ TEST_F(GrpcServiceTest, DeltasMergeBehindTheWriteInFlight) {
   call->request->Finish();
   EXPECT_TRUE(call->Finish().ok());
   EXPECT_EQ(call->Text(), expected);
-  EXPECT_LT(call->messages.size(), 200u);
+  // The first, what gathered behind it, and the end.
+  EXPECT_LE(call->messages.size(), 3u);
   EXPECT_TRUE(call->messages.back().has_usage());
 }
 

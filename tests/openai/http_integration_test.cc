@@ -260,13 +260,14 @@ TEST_F(HttpIntegrationTest, OldClientsGetStreamsTooAndHeadHasNoBody) {
 TEST_F(HttpIntegrationTest, ASlowReaderIsCancelled) {
   Start({"--stream-buffer-bytes", "4096", "--max-num-seqs", "2"});
   RawClient slow(port());
-  slow.ShrinkReceiveBuffer();
+  slow.SetReceiveBuffer(4096);
   json verbose = Forever();
   verbose["logprobs"] = 20;
   BeginStream(&slow, verbose);
   ASSERT_TRUE(Eventually([&] { return Metric("hgrn2_slow_reader_cancellations_total") == 1; },
                          seconds(240)));
   EXPECT_TRUE(Eventually([&] { return SlotsUsed() == 0; }));
+  slow.SetReceiveBuffer(1 << 20);  // megabytes through 4 KiB can take minutes
   std::string events;
   for (std::string chunk; !(chunk = slow.ReadChunk()).empty();) events += chunk;
   EXPECT_TRUE(slow.whole());

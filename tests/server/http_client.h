@@ -108,8 +108,7 @@ class RawClient {
   // Ends what this side sends; answers can still be read.
   void EndSending() { shutdown(fd_, SHUT_WR); }
   // A peer that takes little at a time. Before anything is received.
-  void ShrinkReceiveBuffer() {
-    const int bytes = 4096;
+  void SetReceiveBuffer(int bytes) {
     setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
   }
   std::string ReadToEnd() {

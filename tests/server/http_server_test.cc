@@ -268,7 +268,7 @@ TEST_F(HttpServerTest, AClientThatTakesNothingIsLetGo) {
   Start(
       [](HttpServerOptions* options) { options->write_timeout = std::chrono::milliseconds(200); });
   RawClient client(server_->port());
-  client.ShrinkReceiveBuffer();
+  client.SetReceiveBuffer(4096);
   client.Send("GET /held HTTP/1.1\r\nHost: x\r\n\r\n");
   const auto held = WaitForHeld();
   ASSERT_NE(held, nullptr);

@@ -44,15 +44,20 @@ cudaError_t Launch(void (*kernel)(Params...), dim3 grid, dim3 block, size_t shar
   return cudaLaunchKernelEx(&config, kernel, static_cast<Params>(args)...);
 }
 
+// Of the current device.
+inline cudaError_t DeviceAttribute(cudaDeviceAttr attribute, int* value) {
+  int device = 0;
+  const cudaError_t error = cudaGetDevice(&device);
+  return error == cudaSuccess ? cudaDeviceGetAttribute(value, attribute, device) : error;
+}
+
 // Lets launches of `kernel`, which has no static shared memory, ask for as much dynamic shared
 // memory as the device has. Always that limit and never a launch's own need: the attribute is the
 // kernel's, and another thread may be about to launch it with more.
 template <typename... Params>
 cudaError_t AllowMostSharedMemory(void (*kernel)(Params...)) {
-  int device = 0, limit = 0;
-  cudaError_t error = cudaGetDevice(&device);
-  if (error == cudaSuccess)
-    error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  int limit = 0;
+  cudaError_t error = DeviceAttribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, &limit);
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
   return error;

@@ -27,8 +27,8 @@ class RawClient {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    // A hanging server fails the test instead of hanging it. Long: after a client has not read for a while,
-    // TCP itself tries again only every so often.
+    // A hanging server fails the test instead of hanging it. Long: after a client has not read for
+    // a while, TCP itself tries again only every so often.
     timeval timeout{60, 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     connected_ = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
@@ -107,7 +107,7 @@ class RawClient {
   bool whole() const { return whole_; }
   // Ends what this side sends; answers can still be read.
   void EndSending() { shutdown(fd_, SHUT_WR); }
-  // A peer that takes little at a time. Before anything is received.
+  // Small, before anything is received: a peer that takes little at a time.
   void SetReceiveBuffer(int bytes) {
     setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof(bytes));
   }

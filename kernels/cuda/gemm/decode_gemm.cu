@@ -89,10 +89,8 @@ cudaError_t InitDecodeGemm() {
   HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
                                                               12000, cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
-  int device = 0, major = 0;
-  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  int major = 0;
+  HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrComputeCapabilityMajor, &major));
   if (major != 9) return cudaErrorNotSupported;
   gemm::encode = reinterpret_cast<gemm::EncodeFunction>(function);
   for (const int groups : {1, 2, 3}) {
@@ -173,10 +171,8 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   const int threads = shape.wide ? gemm::kWideThreads : gemm::Threads(shape.groups);
   int blocks = shape.blocks();
   if (shape.wide) {  // they share all tiles, however many they are: no more than fit at once
-    int device = 0, multiprocessors = 0;
-    HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-    HGRN2_CUDA_RETURN_IF_ERROR(
-        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    int multiprocessors = 0;
+    HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrMultiProcessorCount, &multiprocessors));
     blocks = std::min(blocks, multiprocessors / 2 * 2);
   }
   config.gridDim = dim3(static_cast<unsigned>(blocks));

@@ -111,7 +111,7 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
   if (shape.wide) return CompleteWide(shape, rows, tokens, epilogue);
   static_assert(kSquareSumRows == 32);  // IsBuilt
   if (!IsBuilt(shape.row_tile, shape.groups, shape.split, epilogue)) return {};
-  const int64_t k_blocks = CeilDiv(row_bytes, kBlockBytes);
+  const int64_t k_blocks = KBlocks(cols, type);
   if (k_blocks < shape.split) return {};
   shape.row_tiles = static_cast<int>(CeilDiv(rows, shape.row_tile));
   const int64_t token_tile = shape.groups * 64;

@@ -310,10 +310,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <typename T, bool kFp8, typename S>
 cudaError_t LaunchAs(const DecodeParams& p, cudaStream_t stream) {
   auto* kernel = DecodeKernel<T, kFp8, S>;
-  int device = 0, limit = 0;
-  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  int limit = 0;
+  HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, &limit));
   const int fixed = static_cast<int>(FixedSharedBytes<T>(p));
   const int stages = std::min(kMaxStages, (limit - fixed) / kStageBytes<kFp8>);
   if (stages < 2) return cudaErrorInvalidValue;

@@ -183,12 +183,11 @@ bool IsCompiledForDevice() {
 struct Residence {
   int blocks = 0, stages = 0, shared_bytes = 0;
 };
-cudaError_t ChooseResidence(int device, int length, int stage_bytes, Residence* out) {
+cudaError_t ChooseResidence(int length, int stage_bytes, Residence* out) {
   int capacity = 0, reserved = 0;
   HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&capacity, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device));
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&reserved, cudaDevAttrReservedSharedMemoryPerBlock, device));
+      DeviceAttribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor, &capacity));
+  HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrReservedSharedMemoryPerBlock, &reserved));
   const int fixed = Scratch::Bytes(length) + static_cast<int>(sizeof(Barriers));
   for (int blocks = kMostBlocks; blocks > 0; --blocks) {
     const int stages = std::min((capacity / blocks - reserved - fixed) / stage_bytes, kMaxStages);
@@ -203,13 +202,11 @@ template <typename S>
 cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   CUtensorMap map;
   if (!MakeMap<S>(p.state.state, &map)) return cudaErrorInvalidValue;
-  int device = 0, processors = 0;
-  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
+  int processors = 0;
+  HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrMultiProcessorCount, &processors));
   Residence residence;
   HGRN2_CUDA_RETURN_IF_ERROR(
-      ChooseResidence(device, p.ring.length, Stage<S>::Bytes(p.ring.length), &residence));
+      ChooseResidence(p.ring.length, Stage<S>::Bytes(p.ring.length), &residence));
   const bool claimed = p.work_counters != nullptr;
   const auto kernel = claimed ? ReplayKernel<S, true> : ReplayKernel<S, false>;
   HGRN2_CUDA_RETURN_IF_ERROR(AllowMostSharedMemory(kernel));

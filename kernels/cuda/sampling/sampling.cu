@@ -393,10 +393,8 @@ cudaError_t Sample(const SampleParams& p, cudaStream_t stream) {
   if (p.num_rows == 0) return cudaSuccess;
   if (p.vocab <= 0 || p.vocab >= 1 << 24) return cudaErrorInvalidValue;
   const size_t bytes = sizeof(float) * p.vocab;
-  int device = 0, max_shared = 0;
-  HGRN2_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  HGRN2_CUDA_RETURN_IF_ERROR(
-      cudaDeviceGetAttribute(&max_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  int max_shared = 0;
+  HGRN2_CUDA_RETURN_IF_ERROR(DeviceAttribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, &max_shared));
   const bool cached = bytes + 2048 <= static_cast<size_t>(max_shared) && bytes <= kMaxCachedBytes;
   return cached ? Launch(SampleKernel<true>, p.num_rows, kThreads, bytes, stream, p.overlap, p)
                 : Launch(SampleKernel<false>, p.num_rows, kThreads, 0, stream, p.overlap, p);

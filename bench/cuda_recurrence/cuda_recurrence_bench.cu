@@ -299,6 +299,7 @@ void BenchMixed(DType dtype, int replay, int batch, int tokens) {
             p.programmatic = true;
             p.after_prefill = tokens > 0;
             if (claimed) p.work_counters = counters.as<uint32_t>();
+            if (tokens > 0 && tokens <= 64) p.late_processors = kHeads;
             CHECK_CUDA(LaunchDecodeStep(p, stream));
           }
           data.Advance(stream);

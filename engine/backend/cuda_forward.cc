@@ -154,8 +154,15 @@ absl::Status CudaForward::DecodeRecurrence(const StepShape& shape, int32_t layer
   p.activation = model_.activation_type;
   p.programmatic = overlap_;
   p.after_prefill = IsMixed(shape);
-  // Prompts keep some blocks from starting.
-  if (IsMixed(shape)) p.work_counters = buffers_.work_counters;
+  if (IsMixed(shape)) {  // prompts keep some blocks from starting
+    p.work_counters = buffers_.work_counters;
+    // Longer prompts, and states of 8 bits, are what the layer waits for: decodes that read faster
+    // would slow them down (measured).
+    constexpr int32_t kShortPrompts = 64;
+    const int32_t prompt_rows = shape.padded_tokens - shape.decode_slots.count;
+    if (prompt_rows <= kShortPrompts && SizeOf(p.state.dtype) > 1)
+      p.late_processors = shape.prefill_items.count * model_.heads;
+  }
   return CudaStatus(cuda::LaunchDecodeStep(p, stream), "decode step");
 }
 

@@ -91,7 +91,11 @@ class Layer {
     p.head_dim = c_.shape.head_dim;
     p.activation = c_.activation;
     if (claims_) p.work_counters = counters_.as<uint32_t>();
-    if (start_prompts_) start_prompts_(), p.after_prefill = p.programmatic = true;
+    if (start_prompts_) {
+      start_prompts_();
+      p.after_prefill = p.programmatic = true;
+      p.late_processors = c_.shape.heads;
+    }
     EXPECT_CUDA_OK(LaunchDecodeStep(p, nullptr));
     EXPECT_CUDA_OK(cudaDeviceSynchronize());
   }

@@ -83,6 +83,9 @@ struct DecodeStepParams {
   // for a step beside another kernel, which keeps some blocks from starting with the others. The
   // same bits. REQUIRES: no other kernel that may run at the same time uses them.
   uint32_t* work_counters = nullptr;
+  // With work_counters, if the other kernel ends well before this one: about how many
+  // multiprocessors it holds. All other blocks then take most of their work at once. Speed only.
+  int32_t late_processors = 0;
 };
 cudaError_t LaunchDecodeStep(const DecodeStepParams& params, cudaStream_t stream);
 

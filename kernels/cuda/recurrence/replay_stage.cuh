@@ -34,7 +34,9 @@ struct KernelParams {
   bool folds_first = false;
   // What is read goes out of L2 first. Better with few items, worse with many (measured).
   bool evict_first = false;
-  int32_t first_claim = 1;  // items a block takes at once when it starts; then one at a time
+  // Claimed work: the first tickets are for `lists` lists of `list_items` items (at most 32), for
+  // the blocks that start at once; each of the others is for one item.
+  int32_t lists = 0, list_items = 0;
 };
 
 // What the fetching warp knows of an item.
@@ -230,35 +232,41 @@ __device__ __forceinline__ void Produce(const KernelParams& params, const CUtens
   }
 }
 
-// The same for items that blocks take from a common counter, in the order of their indices. The
-// next one is asked for before the stages are waited for, so the counter's latency and the chain
-// slot -> age -> address pass while the block works. A block that starts late takes what is left.
+// The same for items that blocks take from a common counter: first a list of them, then one by one.
+// The next ticket is asked for before the stages are waited for, so the counter's latency and the
+// chain slot -> age -> address pass while the block works. A block that starts late takes what is
+// left.
 template <typename S>
 __device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const CUtensorMap& map,
                                                char* stages, const BarrierAddresses& barriers) {
   const DecodeStepParams& p = params.p;
   const int lane = threadIdx.x % 32, stage_bytes = Stage<S>::Bytes(p.ring.length);
-  const uint32_t total = static_cast<uint32_t>(p.batch * p.num_heads);
+  const int total = p.batch * p.num_heads, lists = params.lists,
+            in_lists = lists * params.list_items;
   const uint64_t policy = params.evict_first ? EvictFirstPolicy() : EvictNormalPolicy();
   uint32_t* const taken = p.work_counters;
   uint32_t* const left = p.work_counters + 1;  // blocks that found nothing more
   if (!p.after_prefill) GridDependencyWait();
   GridDependencyLaunch();
   StageCursor at;
-  uint32_t size = static_cast<uint32_t>(params.first_claim);
-  uint32_t claim = lane == 0 ? atomicAdd(taken, size) : 0;
+  uint32_t ticket = lane == 0 ? atomicAdd(taken, 1u) : 0;
 #pragma unroll 1
   while (true) {
-    const uint32_t base = __shfl_sync(0xffffffffu, claim, 0);
-    if (base >= total) break;
-    const int count = static_cast<int>(min(size, total - base));
-    if (lane == 0) claim = atomicAdd(taken, 1u);
+    const int number = static_cast<int>(__shfl_sync(0xffffffffu, ticket, 0));
+    const bool is_list = number < lists;
+    const int first = is_list ? number : in_lists + number - lists;
+    if (first >= total) break;
+    const int count = is_list ? min(params.list_items, (total - first - 1) / lists + 1) : 1;
+    // Not sooner: a list's block would take the list of one that is about to start.
+    const int ask_at = max(count - 2, 0);
+    if (lane == 0 && !is_list) ticket = atomicAdd(taken, 1u);
     Item mine;
-    if (lane < count) mine = Describe(p, static_cast<int>(base) + lane);
+    if (lane < count) mine = Describe(p, first + lane * lists);
 #pragma unroll 1
     for (int j = 0; j < count; ++j) {
       const Item item = Broadcast(mine, j);
       if (lane == 0) {
+        if (is_list && j == ask_at) ticket = atomicAdd(taken, 1u);
         char* stage = stages + at.stage * stage_bytes;
         const BarrierAddresses bar = barriers.At(at.stage);
         MbarrierWait(bar.empty, at.parity ^ 1);
@@ -268,7 +276,6 @@ __device__ __forceinline__ void ProduceClaimed(const KernelParams& params, const
       at.Advance(params.stages);
       __syncwarp();
     }
-    size = 1;
   }
   if (lane != 0) return;
   const BarrierAddresses bar = barriers.At(at.stage);

@@ -217,7 +217,14 @@ cudaError_t LaunchKernel(const DecodeStepParams& p, cudaStream_t stream) {
   params.stages = residence.stages;
   params.folds_first = items_per_block <= kFewItems;
   params.evict_first = items_per_block <= 4 * kFewItems;
-  params.first_claim = std::min(items_per_block, residence.stages);
+  if (claimed) {
+    const int late = std::min(p.late_processors, processors) * residence.blocks;
+    params.lists = std::max(grid - late, 0);
+    // Two thirds of an equal share: what is left evens out the end.
+    params.list_items = std::min(items_per_block, residence.stages);
+    if (late > 0) params.list_items = std::max(params.list_items, items_per_block * 2 / 3);
+    params.list_items = std::min(params.list_items, 32);
+  }
   return cuda::Launch(kernel, dim3(grid), dim3(kThreads), residence.shared_bytes, stream,
                       p.programmatic, params, map);
 }

@@ -82,6 +82,9 @@ std::string Describe(const DecodeGemmShape& s) {
   if (s.wide) {
     std::snprintf(text, sizeof(text), "%dx%d wide%s", s.row_tile, s.groups * 64,
                   s.together ? " together" : "");
+  } else if (s.columns > 0) {
+    std::snprintf(text, sizeof(text), "%dx%d columns split %d stages %d", s.row_tile, s.columns,
+                  s.split, s.stages);
   } else {
     std::snprintf(text, sizeof(text), "%dx%d split %d stages %d", s.row_tile, s.groups * 64,
                   s.split, s.stages);
@@ -113,6 +116,12 @@ struct Bench {
         s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
         if (s.row_tile > 0 && s.blocks() <= 270 && s.blocks() >= 32) cuts.push_back(s);
       }
+    }
+    for (const int columns : kColumnGemmTiles) {
+      DecodeGemmShape s;
+      s.columns = columns;
+      s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+      if (s.row_tile > 0 && s.blocks() <= 270) cuts.push_back(s);
     }
     if (tokens < 256) return cuts;
     for (const int row_tile : kWideGemmRowTiles) {

@@ -20,9 +20,9 @@ struct Case {
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << c.tokens << " x " << c.cols << " -> " << c.rows << ", tile " << c.shape.row_tile
-             << " x " << c.shape.groups * 64 << ", split " << c.shape.split << ", stages "
+             << " x " << c.shape.token_tile() << ", split " << c.shape.split << ", stages "
              << c.shape.stages << (c.shape.wide ? ", wide" : "")
-             << (c.shape.together ? ", together" : "");
+             << (c.shape.together ? ", together" : "") << (c.shape.columns > 0 ? ", columns" : "");
 }
 
 DType TypeOf(bool fp8) { return fp8 ? DType::kF8E4M3 : DType::kBF16; }
@@ -72,6 +72,22 @@ std::vector<Case> WideCases(GemmEpilogue epilogue) {
       // than stages and of one.
       cases.push_back({100, 608, 528, s}), cases.push_back({330, 1056, 96, s});
       cases.push_back({1100, 2560, 1120, s}), cases.push_back({1100, 12288, 64, s});
+    }
+  }
+  return cases;
+}
+
+// Of the kernel with tokens in columns.
+std::vector<Case> ColumnCases(GemmEpilogue epilogue) {
+  std::vector<Case> cases;
+  for (const int columns : kColumnGemmTiles) {
+    if (!IsBuiltColumns(columns, epilogue)) continue;
+    for (const int stages : {0, 2}) {
+      DecodeGemmShape s;
+      s.columns = columns, s.stages = stages;
+      // Whole tiles; tokens, rows and columns past the end; few of either.
+      cases.push_back({320, 1408, 416, s}), cases.push_back({330, 608, 1040, s});
+      cases.push_back({21, 32, 144, s}), cases.push_back({columns + 1, 96, 2560, s});
     }
   }
   return cases;
@@ -192,7 +208,7 @@ class DecodeGemmTest : public DecodeGemmFp8Test, public ::testing::WithParamInte
   double tolerance() const { return fp8() ? 5e-3 : 1e-5; }
   void Stores(const std::vector<Case>& cases) const;
   void SwiGlu(const std::vector<Case>& cases) const;
-  void AddsToTheResidual(const std::vector<Case>& cases) const;
+  void AddsToTheResidual(const std::vector<Case>& cases, int norm_parts = 0) const;
 };
 
 TEST_P(DecodeGemmTest, Stores) { Stores(Cases(GemmEpilogue::kStore, fp8())); }
@@ -227,6 +243,10 @@ TEST_P(DecodeGemmTest, DividesByTheNorm) {
 
 TEST_P(DecodeGemmTest, SwiGlu) { SwiGlu(Cases(GemmEpilogue::kSwiGlu, fp8())); }
 TEST_P(DecodeGemmTest, SwiGluWide) { SwiGlu(WideCases(GemmEpilogue::kSwiGlu)); }
+TEST_P(DecodeGemmTest, SwiGluInColumns) {
+  if (fp8()) GTEST_SKIP() << "bfloat16";
+  SwiGlu(ColumnCases(GemmEpilogue::kSwiGlu));
+}
 void DecodeGemmTest::SwiGlu(const std::vector<Case>& cases) const {
   for (const Case& c : cases) {
     Problem problem(c, fp8());
@@ -274,9 +294,16 @@ TEST_P(DecodeGemmTest, AddsToTheResidual) {
 TEST_P(DecodeGemmTest, AddsToTheResidualWide) {
   AddsToTheResidual(WideCases(GemmEpilogue::kResidual));
 }
-void DecodeGemmTest::AddsToTheResidual(const std::vector<Case>& cases) const {
+TEST_P(DecodeGemmTest, AddsToTheResidualInColumns) {
+  if (fp8()) GTEST_SKIP() << "bfloat16";
+  for (const int norm_parts : {0, 16, 66, 80}) {
+    AddsToTheResidual(ColumnCases(GemmEpilogue::kResidual), norm_parts);
+  }
+}
+void DecodeGemmTest::AddsToTheResidual(const std::vector<Case>& cases, int norm_parts) const {
   for (const Case& c : cases) {
     Problem problem(c, fp8());
+    if (norm_parts > 0) problem.DivideByNorms(norm_parts);
     const auto before = Normal(c.tokens * c.rows, 6), norm = Normal(c.rows, 7);
     const int64_t parts = CeilDiv(c.rows, kSquareSumRows);
     DeviceArray<float> residual(before), weight(norm), squares(c.tokens * parts);

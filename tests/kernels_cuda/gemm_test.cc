@@ -37,14 +37,14 @@ TEST(ChooseDecodeGemmTest, FitsTheDevice) {
   for (const int64_t rows : {16, 64, 128, 320, 2048, 2560, 6144, 11264, 13824, 32000, 262144}) {
     for (const int64_t cols : {64, 192, 256, 2048, 5632, 6912}) {
       for (const int tokens :
-           {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 384, 512, 513, 896, 1024, 4096}) {
+           {1, 32, 33, 64, 100, 128, 129, 192, 256, 257, 320, 384, 512, 513, 896, 1024, 4096}) {
         for (const GemmEpilogue epilogue :
              {GemmEpilogue::kStore, GemmEpilogue::kSwiGlu, GemmEpilogue::kResidual}) {
           for (const DType type : {DType::kBF16, DType::kF8E4M3}) {
             if (epilogue == GemmEpilogue::kSwiGlu && rows % 32 != 0) continue;
             const DecodeGemmShape s = ChooseDecodeGemm(rows, cols, tokens, type, epilogue);
             EXPECT_GE(s.row_tile * s.row_tiles, rows);
-            EXPECT_GE(s.groups * 64 * s.token_tiles, tokens);
+            EXPECT_GE(s.token_tile() * s.token_tiles, tokens);
             EXPECT_LE(s.shared_bytes, 225u * 1024);
             EXPECT_GE(s.stages, 2);
             EXPECT_LE(s.stages, 16);
@@ -93,6 +93,15 @@ TEST(ChooseDecodeGemmTest, TakesTheFastestCuts) {
   EXPECT_TRUE(is_wide(choose(11264, 2048, 1024, GemmEpilogue::kSwiGlu), 192, false));
   EXPECT_TRUE(is_wide(choose(2048, 2048, 1024, GemmEpilogue::kResidual), 128, true));
   EXPECT_FALSE(choose(11264, 2048, 384, GemmEpilogue::kSwiGlu).wide);
+  const auto columns = [&](int64_t rows, int64_t cols, int tokens, GemmEpilogue epilogue) {
+    return choose(rows, cols, tokens, epilogue).columns;
+  };
+  EXPECT_EQ(columns(11264, 2048, 320, GemmEpilogue::kSwiGlu), 160);
+  EXPECT_EQ(columns(11264, 2048, 192, GemmEpilogue::kSwiGlu), 96);
+  EXPECT_EQ(columns(2048, 5632, 192, GemmEpilogue::kResidual), 96);
+  EXPECT_EQ(columns(2048, 5632, 320, GemmEpilogue::kResidual), 0);
+  EXPECT_EQ(columns(11264, 2048, 384, GemmEpilogue::kSwiGlu), 0);
+  EXPECT_EQ(columns(2560, 6912, 192, GemmEpilogue::kResidual), 0);  // two turns
 }
 
 TEST(ChooseDecodeGemmTest, IsPreferredWhereItIsFaster) {

@@ -45,7 +45,21 @@ bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int b
   return MakeMap(data, fp8, 5, sizes, strides, box, map);
 }
 
+// In order. With gate and up 8 rows of either make sixteen.
+bool MakeWeightMapByRows(const void* data, int64_t rows, int64_t cols, bool gate_up, int box_rows,
+                         CUtensorMap* map) {
+  const auto row_bytes = static_cast<cuuint64_t>(cols) * 2;
+  const cuuint64_t sizes[5] = {static_cast<cuuint64_t>(cols), 8, 2, 1,
+                               static_cast<cuuint64_t>(rows / 16)};
+  const cuuint64_t second = gate_up ? static_cast<cuuint64_t>(rows / 2) : 8;
+  const cuuint64_t strides[4] = {row_bytes, row_bytes * second, row_bytes * 16,
+                                 row_bytes * (gate_up ? 8 : 16)};
+  const cuuint32_t box[5] = {64, 8, 2, 1, static_cast<cuuint32_t>(box_rows / 16)};
+  return MakeMap(data, false, 5, sizes, strides, box, map);
+}
+
 Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
+  if (shape.columns > 0) return fp8 ? nullptr : ColumnKernelFor(shape.columns, epilogue);
   if (shape.wide) return WideKernelFor(fp8, shape, epilogue);
   return fp8 ? KernelFor<true>(shape, epilogue) : KernelFor<false>(shape, epilogue);
 }
@@ -105,6 +119,11 @@ cudaError_t InitDecodeGemm() {
       }
     }
   }
+  for (const int columns : kColumnGemmTiles) {
+    DecodeGemmShape shape;
+    shape.columns = columns;
+    HGRN2_CUDA_RETURN_IF_ERROR(gemm::AllowSharedMemory(shape));
+  }
   for (const int row_tile : kWideGemmRowTiles) {
     for (const bool together : {false, true}) {
       DecodeGemmShape shape;
@@ -131,12 +150,16 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   gemm::KernelParams p;
   // Rows past the tokens are copied too (decode_gemm.h) but where it does not pay: bfloat16 with
   // one tile of tokens. There is no room for the tile behind an odd last one.
-  int read = shape.token_tiles * shape.groups * 64;
+  int read = shape.token_tiles * shape.token_tile();
   if (shape.wide) read = static_cast<int>(CeilDiv(q.tokens, kWideTokenTile)) * kWideTokenTile;
   if (!fp8 && shape.token_tiles == 1) read = q.tokens;
-  if (kernel == nullptr ||
-      !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight) ||
-      !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.groups * 64, &p.x)) {
+  const bool gate_up = q.epilogue == GemmEpilogue::kSwiGlu;
+  const bool mapped =
+      shape.columns > 0
+          ? gemm::MakeWeightMapByRows(w.data, w.rows, w.cols, gate_up, shape.row_tile, &p.weight)
+          : gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight);
+  if (kernel == nullptr || !mapped ||
+      !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.token_tile(), &p.x)) {
     return cudaErrorInvalidValue;
   }
   p.weight_scale = fp8 ? w.scale : nullptr;
@@ -152,13 +175,13 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   p.square_sums_out = q.square_sums_out;
   p.squares = q.squares;
   p.next_squares = q.next_squares;
-  p.square_unit = SwiGluSquareUnit(q.epilogue == GemmEpilogue::kSwiGlu ? w.rows / 2 : w.cols);
+  p.square_unit = SwiGluSquareUnit(gate_up ? w.rows / 2 : w.cols);
   p.residual_norm = q.residual_norm;
   p.largest_row_norm = q.largest_row_norm;
   p.largest_next_norm = q.largest_next_norm;
   p.out_scale = q.out_scale;
   p.rows = static_cast<int>(w.rows);
-  p.half_rows = q.epilogue == GemmEpilogue::kSwiGlu ? static_cast<int>(w.rows / 2) : 0;
+  p.half_rows = gate_up ? static_cast<int>(w.rows / 2) : 0;
   p.cols = static_cast<float>(w.cols);
   p.tokens = q.tokens;
   p.token_tiles = shape.token_tiles;

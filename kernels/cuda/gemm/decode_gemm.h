@@ -57,6 +57,11 @@ struct DecodeGemmShape {
   // each, and one stores while the other multiplies.
   bool wide = false, together = false;
 
+  // Tokens of a tile of the third kernel (docs/kernels/column-gemm.md), whose warpgroups have 64
+  // rows each; 0: another kernel.
+  int columns = 0;
+
+  int token_tile() const { return columns > 0 ? columns : groups * 64; }
   // Wide: tiles, which no more blocks take than the device has multiprocessors.
   int blocks() const { return row_tiles * token_tiles * split; }
   int cluster() const { return wide ? 2 : split; }
@@ -92,6 +97,15 @@ constexpr int WideStageCount(int row_tile) {
 constexpr bool IsBuiltWide(int row_tile, GemmEpilogue epilogue) {
   return row_tile == 128 || (row_tile == 192 && epilogue != GemmEpilogue::kResidual);
 }
+// Of the kernel with tokens in columns, bfloat16: what is faster than tiles of 64 or 128 tokens
+// more. Gate and up have three warpgroups; the residual one, and two blocks that share a tile.
+inline constexpr int kColumnGemmTiles[] = {96, 160};
+constexpr bool IsBuiltColumns(int columns, GemmEpilogue epilogue) {
+  if (epilogue == GemmEpilogue::kSwiGlu) return columns == 96 || columns == 160;
+  return epilogue == GemmEpilogue::kResidual && columns == 96;
+}
+// Floats from one token's sums to the next one's, where they lie by rows.
+inline constexpr int kColumnStride = 64 + 4;
 // A function of the arguments alone, so that results depend on nothing else. Pure.
 DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DType type,
                                  GemmEpilogue epilogue);

@@ -30,11 +30,10 @@ struct TileScales {
 };
 
 #ifdef HGRN2_HAS_WGMMA
-// The copying lane.
-template <int kGroups, int kRows, bool kFp8>
+// The copying lane. kWhole: a tile's rows come in one piece (column_gemm_kernel.cuh).
+template <int kGroups, int kRows, int kTokens, bool kWhole, bool kFp8>
 struct Producer {
-  static constexpr int kTokens = kGroups * 64, kHalf = kRows / 2,
-                       kStage = (kRows + kTokens) * kBlockBytes,
+  static constexpr int kHalf = kRows / 2, kStage = (kRows + kTokens) * kBlockBytes,
                        kColumns = kFp8 ? kBlockBytes : kBlockBytes / 2;
   const KernelParams& p;
   const Place& place;
@@ -55,12 +54,16 @@ struct Producer {
   }
   __device__ TileRows<kRows> Rows() const { return {p, place.row_tile}; }
   __device__ void Weights(int i, int s) const {
-    const int row0 = Rows().First(0), row1 = Rows().First(1);
     const int column = (place.first + i) * kColumns;
     const uint32_t to = stages + s * kStage;
     MbarrierExpect(Full(s), kStage);
-    TensorLoadRows(to, &p.weight, column, row0 / 16, Full(s));
-    TensorLoadRows(to + kHalf * kBlockBytes, &p.weight, column, row1 / 16, Full(s));
+    if constexpr (kWhole) {
+      TensorLoadRows(to, &p.weight, column, place.row_tile * (kRows / 16), Full(s));
+    } else {
+      const int row0 = Rows().First(0), row1 = Rows().First(1);
+      TensorLoadRows(to, &p.weight, column, row0 / 16, Full(s));
+      TensorLoadRows(to + kHalf * kBlockBytes, &p.weight, column, row1 / 16, Full(s));
+    }
   }
   __device__ void Tokens(int i, int s) const {
     TensorLoad(stages + s * kStage + kRows * kBlockBytes, &p.x, (place.first + i) * kColumns,
@@ -84,19 +87,19 @@ struct Producer {
   }
 };
 
-// A warpgroup: its 64 tokens times the block's rows. `meanwhile` is called once, when the first
-// products are under way.
-template <int kGroups, int kRows, bool kFp8, typename F>
+// A warpgroup: 64 of a stage's rows of 128 bytes, from `x` bytes on, times kN from `y` on.
+// `meanwhile` is called once, when the first products are under way.
+template <int kStage, int kN, bool kFp8, typename F>
 __device__ __forceinline__ void Multiply(const KernelParams& p, const Place& place, uint32_t stages,
-                                         Barriers& barriers, float (&sums)[1][kRows / 2],
+                                         int x, int y, Barriers& barriers, float (&sums)[1][kN / 2],
                                          const F& meanwhile) {
-  constexpr int kStage = (kRows + kGroups * 64) * kBlockBytes;
-  const int group = threadIdx.x / 128;
+#pragma unroll
+  for (int i = 0; i < kN / 2; ++i) sums[0][i] = 0;
   StageCursor at;
   const auto issue = [&](bool first) {
     MbarrierWait(SharedAddress(&barriers.full[at.stage]), at.parity);
     const uint32_t stage = stages + at.stage * kStage;
-    WgmmaBlock<kRows, kFp8>(sums, stage + (kRows + group * 64) * kBlockBytes, stage, first);
+    WgmmaBlock<kN, kFp8>(sums, stage + x, stage + y, first);
   };
   issue(true);
   meanwhile();
@@ -138,7 +141,8 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
   uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
   const uint32_t stages = SharedAddress(aligned);
   const Place place(p, kGroups * 64, kSplit);
-  const Producer<kGroups, kRows, kFp8> producer = {p, place, stages, barriers, tile_scales};
+  using Copies = Producer<kGroups, kRows, kGroups * 64, false, kFp8>;
+  const Copies producer = {p, place, stages, barriers, tile_scales};
   GridDependencyLaunch();
   if (threadIdx.x == kConsumers) {
     producer.InitBarriers();
@@ -153,15 +157,14 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
         tile_scales.of + place.split * (kRows / kParts / kSplit) + threadIdx.x % 4 * 4, kRows / 2};
     ResidualItems items;
     float sums[1][kRows / 2];
-#pragma unroll
-    for (int i = 0; i < kRows / 2; ++i) sums[0][i] = 0;
     const auto meanwhile = [&] {
       // The first tokens are there, and so is everything else that the kernels ahead have written.
       GridDependencyWait();
       scales.Load(p, place);
       if constexpr (kEpilogue == GemmEpilogue::kResidual) items.Load(p, output, 0);
     };
-    Multiply<kGroups, kRows, kFp8>(p, place, stages, barriers, sums, meanwhile);
+    const int tokens = (kRows + static_cast<int>(threadIdx.x) / 128 * 64) * kBlockBytes;
+    Multiply<Copies::kStage, kRows, kFp8>(p, place, stages, tokens, 0, barriers, sums, meanwhile);
     Finished<kRows, kSplit, kParts> finished;
     if constexpr (kSplit > 1) {
       const Exchange<kConsumers, kRows, kSplit, kParts> exchange = {

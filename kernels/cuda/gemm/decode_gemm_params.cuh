@@ -53,6 +53,8 @@ using Kernel = void (*)(KernelParams);
 // The instance of the wide kernel for a cut, null if there is none. wide_gemm.cu
 Kernel WideKernelFor(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue);
 inline constexpr int kWideThreads = 3 * 128;
+// Of the kernel with tokens in columns. column_gemm.cu
+Kernel ColumnKernelFor(int columns, GemmEpilogue epilogue);
 
 #ifdef HGRN2_HAS_WGMMA
 namespace {

@@ -32,8 +32,9 @@ bool HasTooManyBlocks(const DecodeGemmShape& s) { return s.blocks() > MostAlone(
 // (128 bytes a clock): for 16 columns each warpgroup reads its tokens and all the rows, and what is
 // read has to be written first.
 int64_t BlockClocks(const DecodeGemmShape& s, int64_t k_blocks) {
-  const int64_t read = s.groups * 4 * (64 + s.row_tile) * 32,
-                written = (s.row_tile + s.groups * 64) * kBlockBytes,
+  // Of wgmma, the one that all warpgroups have, and the stage's other rows.
+  const int n = s.columns > 0 ? s.columns : s.row_tile;
+  const int64_t read = s.groups * 4 * (64 + n) * 32, written = (n + s.groups * 64) * kBlockBytes,
                 exchange = s.split > 1 ? 600 + 15 * s.row_tile : 0;
   return CeilDiv(k_blocks, s.split) * (read + written) / 128 + exchange;
 }
@@ -77,6 +78,41 @@ DecodeGemmShape CompleteWide(DecodeGemmShape s, int64_t rows, int32_t tokens,
   return s;
 }
 
+DecodeGemmShape CompleteColumns(DecodeGemmShape s, int64_t rows, int64_t cols, int32_t tokens,
+                                GemmEpilogue epilogue) {
+  if (!IsBuiltColumns(s.columns, epilogue)) return {};
+  const bool residual = epilogue == GemmEpilogue::kResidual;
+  s.groups = residual ? 1 : 3, s.split = residual ? 2 : 1;
+  const int64_t k_blocks = KBlocks(cols, DType::kBF16);
+  if (k_blocks < s.split) return {};
+  s.row_tile = s.groups * 64;
+  s.row_tiles = static_cast<int>(CeilDiv(rows, s.row_tile));
+  s.token_tiles = static_cast<int>(CeilDiv(tokens, s.columns));
+  const int64_t stage = (s.row_tile + s.columns) * kBlockBytes,
+                received = residual ? s.columns / 2 * kColumnStride * 4 : 0;
+  int64_t most = std::min<int64_t>(kMostStages, std::max<int64_t>(CeilDiv(k_blocks, s.split), 2));
+  if (s.stages > 0) most = std::min<int64_t>(most, s.stages);
+  s.stages = static_cast<int>(std::min<int64_t>((kShared - received) / stage, most));
+  s.received = static_cast<int>(s.stages * stage);
+  s.shared_bytes = static_cast<size_t>(s.received + received) + 1024;
+  return s;
+}
+
+// The fewest clocks for so many tokens, in one turn; row_tile 0 if there is none.
+DecodeGemmShape ChooseColumns(int64_t rows, int64_t cols, int32_t tokens, DType type,
+                              GemmEpilogue epilogue) {
+  const int64_t k_blocks = KBlocks(cols, type);
+  DecodeGemmShape best;
+  for (const int columns : kColumnGemmTiles) {
+    DecodeGemmShape s;
+    s.columns = columns;
+    s = CompleteDecodeGemm(s, rows, cols, tokens, type, epilogue);
+    if (s.row_tile == 0 || HasTooManyBlocks(s)) continue;
+    if (best.row_tile == 0 || Clocks(s, k_blocks) < Clocks(best, k_blocks)) best = s;
+  }
+  return best;
+}
+
 // The best for so many tokens; row_tile 0 if there is none.
 DecodeGemmShape ChooseWide(int64_t rows, int64_t cols, int32_t tokens, DType type,
                            GemmEpilogue epilogue) {
@@ -109,6 +145,10 @@ DecodeGemmShape CompleteDecodeGemm(DecodeGemmShape shape, int64_t rows, int64_t 
     return {};
   }
   if (shape.wide) return CompleteWide(shape, rows, tokens, epilogue);
+  if (shape.columns > 0) {
+    if (type != DType::kBF16) return {};
+    return CompleteColumns(shape, rows, cols, tokens, epilogue);
+  }
   static_assert(kSquareSumRows == 32);  // IsBuilt
   if (!IsBuilt(shape.row_tile, shape.groups, shape.split, epilogue)) return {};
   const int64_t k_blocks = KBlocks(cols, type);
@@ -163,6 +203,8 @@ DecodeGemmShape ChooseDecodeGemm(int64_t rows, int64_t cols, int32_t tokens, DTy
     }
   }
   if (tokens <= groups * 64) return best;
+  const DecodeGemmShape columns = ChooseColumns(rows, cols, tokens, type, epilogue);
+  if (columns.row_tile > 0 && Clocks(columns, k_blocks) < Clocks(best, k_blocks)) best = columns;
   const DecodeGemmShape wide = ChooseWide(rows, cols, tokens, type, epilogue);
   if (wide.row_tile == 0) return best;
   // Many waves of bfloat16 take longer than their clocks.
@@ -186,7 +228,7 @@ bool PreferDecodeGemm(int64_t rows, int64_t cols, int64_t tokens, DType type,
   const int least = epilogue == GemmEpilogue::kResidual                         ? 65
                     : epilogue == GemmEpilogue::kSwiGlu && type == DType::kBF16 ? 74
                                                                                 : 0;
-  const int64_t room = int64_t{turns} * (Places(s) / s.split) * s.row_tile * s.groups * 64;
+  const int64_t room = int64_t{turns} * (Places(s) / s.split) * s.row_tile * s.token_tile();
   return 100 * rows * tokens >= least * room;
 }
 

@@ -31,7 +31,8 @@
 #define HGRN2_SUMS_64 HGRN2_SUMS(0), HGRN2_SUMS(16)
 #define HGRN2_SUMS_96 HGRN2_SUMS_64, HGRN2_SUMS(32)
 #define HGRN2_SUMS_128 HGRN2_SUMS_96, HGRN2_SUMS(48)
-#define HGRN2_SUMS_192 HGRN2_SUMS_128, HGRN2_SUMS(64), HGRN2_SUMS(80)
+#define HGRN2_SUMS_160 HGRN2_SUMS_128, HGRN2_SUMS(64)
+#define HGRN2_SUMS_192 HGRN2_SUMS_160, HGRN2_SUMS(80)
 // n: columns; names, sums: of D; a, b, p: numbers of the operands behind D.
 #define HGRN2_WGMMA(n, names, sums, a, b, p)                                                    \
   template <>                                                                                   \
@@ -75,6 +76,10 @@ HGRN2_WGMMA(64, HGRN2_NAMES_0 ", " HGRN2_NAMES_16, HGRN2_SUMS_64, 32, 33, 34);
 HGRN2_WGMMA(96, HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32, HGRN2_SUMS_96, 48, 49, 50);
 HGRN2_WGMMA(128, HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32 ", " HGRN2_NAMES_48,
             HGRN2_SUMS_128, 64, 65, 66);
+HGRN2_WGMMA(160,
+            HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32 ", " HGRN2_NAMES_48
+                          ", " HGRN2_NAMES_64,
+            HGRN2_SUMS_160, 80, 81, 82);
 HGRN2_WGMMA(192,
             HGRN2_NAMES_0 ", " HGRN2_NAMES_16 ", " HGRN2_NAMES_32 ", " HGRN2_NAMES_48
                           ", " HGRN2_NAMES_64 ", " HGRN2_NAMES_80,
@@ -117,6 +122,7 @@ __device__ __forceinline__ void WgmmaFinish(float (&sums)[kPieces][kSums]) {
 
 #undef HGRN2_WGMMA
 #undef HGRN2_SUMS_192
+#undef HGRN2_SUMS_160
 #undef HGRN2_SUMS_128
 #undef HGRN2_SUMS_96
 #undef HGRN2_SUMS_64

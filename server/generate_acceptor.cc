@@ -9,20 +9,27 @@
 
 namespace hgrn2 {
 
-GenerateAcceptor::GenerateAcceptor(InferenceService& service,
-                                   std::unique_ptr<grpc::ServerCompletionQueue> queue)
-    : service_(service), queue_(std::move(queue)) {}
+GenerateAcceptor::GenerateAcceptor(InferenceService& service, grpc::ServerBuilder* builder)
+    : service_(service) {
+  // gRPC's own queue gets connections too, whose calls all go to the first of these: two for each
+  // worker make that one connection in nine rather than in five, of four workers.
+  const size_t queues = 2 * service.context().worker_queues.size();
+  for (size_t i = 0; i < queues; ++i) queues_.push_back(builder->AddCompletionQueue());
+}
 
 GenerateAcceptor::~GenerateAcceptor() { Stop(); }
 
 void GenerateAcceptor::Start(int port) {
   connections_.emplace(port);
-  // As many as gRPC has for its callbacks.
-  const int threads = std::clamp(NumUsableCpus() / 2, 2, 16);
-  for (int i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] { ServeAll(queue_.get()); });
+  // As many as gRPC has for its callbacks; two to a queue, for a prompt may be long.
+  const int threads = std::clamp(NumUsableCpus() / 2, 2, 16),
+            to_queue = std::max(2, threads / static_cast<int>(queues_.size()));
+  for (size_t queue = 0; queue < queues_.size(); ++queue) {
+    for (int i = 0; i < to_queue; ++i) {
+      threads_.emplace_back([this, queue] { ServeAll(queues_[queue].get()); });
+    }
+    for (int i = 0; i < 2 * to_queue; ++i) RequestCall(queue);
   }
-  for (int i = 0; i < 2 * threads; ++i) RequestCall();
 }
 
 void GenerateAcceptor::Stop() {
@@ -31,19 +38,19 @@ void GenerateAcceptor::Stop() {
     if (std::exchange(stopped_, true)) return;
     while (num_streams_ > 0) no_streams_.Wait(&mu_);
   }
-  queue_->Shutdown();
+  for (const auto& queue : queues_) queue->Shutdown();
   for (std::thread& thread : threads_) thread.join();
-  ServeAll(queue_.get());  // if Start was never called
+  for (const auto& queue : queues_) ServeAll(queue.get());  // if Start was never called
 }
 
-void GenerateAcceptor::RequestCall() {
-  const auto& queues = service_.context().worker_queues;
+void GenerateAcceptor::RequestCall(size_t queue) {
+  const auto& workers = service_.context().worker_queues;
   MutexLock lock(&mu_);
   if (stopped_) return;
-  const size_t worker = next_worker_++;
   ++num_streams_;
-  auto stream = std::make_shared<GenerateStream>(service_.context(), *this, worker);
-  stream->Request(&service_, queues[worker % queues.size()], queue_.get());
+  const size_t worker = queue % workers.size();
+  auto stream = std::make_shared<GenerateStream>(service_.context(), *this, worker, queue);
+  stream->Request(&service_, workers[worker], queues_[queue].get());
 }
 
 void GenerateAcceptor::OnStreamDone() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/completion_queue.h>
+#include <grpcpp/server_builder.h>
 
 #include <memory>
 #include <optional>
@@ -17,10 +18,14 @@ namespace hgrn2 {
 
 // Its threads submit new calls: validation and tokenization of a long prompt take milliseconds,
 // which must not hold up a worker's streams. Thread-safe.
+//
+// gRPC spreads connections over the queues that calls are asked for on, and offers a connection's
+// calls to its own queue first. As each queue belongs to a worker, one worker writes to all streams
+// of a connection: in the same order at each step, and without another in its way there.
 class GenerateAcceptor {
  public:
-  // `queue` belongs to the server that `service` is registered with. The service outlives this.
-  GenerateAcceptor(InferenceService& service, std::unique_ptr<grpc::ServerCompletionQueue> queue);
+  // The queues belong to the server that `service` is registered with. The service outlives this.
+  GenerateAcceptor(InferenceService& service, grpc::ServerBuilder* builder);
   ~GenerateAcceptor();
 
   // Once, when the server has started and listens on `port`.
@@ -28,8 +33,9 @@ class GenerateAcceptor {
   // After the server's Shutdown: waits until every call has ended here.
   void Stop();
 
-  // Asks gRPC for one more call, whose events but the first come to a worker's queue, in turn.
-  void RequestCall();
+  // Asks gRPC for one more call on the queue of that number; its further events come to the
+  // worker's.
+  void RequestCall(size_t queue);
   std::shared_ptr<StreamConnection> Join(const std::string& peer) {
     return connections_->Join(peer);
   }
@@ -38,11 +44,10 @@ class GenerateAcceptor {
 
  private:
   InferenceService& service_;
-  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;  // i: of worker i % workers
   std::optional<StreamConnections> connections_;
   std::vector<std::thread> threads_;
   Mutex mu_;
-  size_t next_worker_ ABSL_GUARDED_BY(mu_) = 0;
   CondVar no_streams_;
   int num_streams_ ABSL_GUARDED_BY(mu_) = 0;   // requested or under way
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;  // no more requests

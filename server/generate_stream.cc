@@ -33,7 +33,7 @@ void GenerateStream::OnAccepted(bool ok) {
     }
     return acceptor_.OnStreamDone();
   }
-  acceptor_.RequestCall();
+  acceptor_.RequestCall(queue_);
   lease_.emplace(context_.active_calls);
   connection_ = acceptor_.Join(call_.peer());
   record_.Start();

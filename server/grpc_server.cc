@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(InferenceService& 
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ServerCredentials> credentials,
                    MakeServerCredentials(options));
   builder.AddListeningPort(address, credentials, &port);
-  auto acceptor = std::make_unique<GenerateAcceptor>(service, builder.AddCompletionQueue());
+  auto acceptor = std::make_unique<GenerateAcceptor>(service, &builder);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
     return MakeStatus(

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -97,7 +98,7 @@ class GrpcServiceTest : public ::testing::Test {
     return status.ok() ? response.status() : HealthResponse::UNKNOWN;
   }
 
-  testing::QueueWorkers workers_{2};
+  testing::QueueWorkers workers_{4};
   FakeFrontend frontend_;
   Metrics metrics_{"fake"};
   std::unique_ptr<InferenceService> service_;
@@ -176,6 +177,30 @@ TEST_F(GrpcServiceTest, DeltasMergeBehindTheWriteInFlight) {
   // The first, what gathered behind it, and the end.
   EXPECT_LE(call->messages.size(), 3u);
   EXPECT_TRUE(call->messages.back().has_usage());
+}
+
+// So that no two workers write to one connection.
+TEST_F(GrpcServiceTest, OneWorkerHasAllStreamsOfAConnection) {
+  Start();
+  std::set<size_t> workers;
+  std::vector<std::unique_ptr<Call>> calls;
+  for (int connection = 0; connection < 18; ++connection) {
+    grpc::ChannelArguments own_connection;
+    own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    channel_ = grpc::CreateCustomChannel(JoinHostPort("127.0.0.1", server_->port()),
+                                         grpc::InsecureChannelCredentials(), own_connection);
+    stub_ = v1::Inference::NewStub(channel_);
+    std::set<size_t> of_connection;
+    for (int i = 0; i < 6; ++i) {
+      calls.push_back(Generate());
+      of_connection.insert(calls.back()->request->handler->worker().value());
+    }
+    EXPECT_EQ(of_connection.size(), 1u) << "connection " << connection;
+    workers.merge(of_connection);
+  }
+  EXPECT_EQ(workers.size(), 4u);
+  for (const auto& call : calls) call->request->Finish();
+  for (const auto& call : calls) EXPECT_TRUE(call->Finish().ok());
 }
 
 TEST_F(GrpcServiceTest, MergedDeltasStayApartByChoice) {

@@ -43,8 +43,13 @@ class GenerateAcceptor {
   void OnStreamDone();
 
  private:
+  struct WorkerQueue {
+    size_t worker = 0;
+    std::unique_ptr<grpc::ServerCompletionQueue> queue;
+  };
+
   InferenceService& service_;
-  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;  // i: of worker i % workers
+  std::vector<WorkerQueue> queues_;
   std::optional<StreamConnections> connections_;
   std::vector<std::thread> threads_;
   Mutex mu_;

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <map>
 #include <set>
 #include <string>
 #include <thread>
@@ -179,26 +180,26 @@ TEST_F(GrpcServiceTest, DeltasMergeBehindTheWriteInFlight) {
   EXPECT_TRUE(call->messages.back().has_usage());
 }
 
-// So that no two workers write to one connection.
+// So that no two workers write to one connection, and each has as many of them.
 TEST_F(GrpcServiceTest, OneWorkerHasAllStreamsOfAConnection) {
   Start();
-  std::set<size_t> workers;
+  std::map<size_t, int> connections_of;
   std::vector<std::unique_ptr<Call>> calls;
-  for (int connection = 0; connection < 18; ++connection) {
+  for (int connection = 0; connection < 16; ++connection) {
     grpc::ChannelArguments own_connection;
     own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     channel_ = grpc::CreateCustomChannel(JoinHostPort("127.0.0.1", server_->port()),
                                          grpc::InsecureChannelCredentials(), own_connection);
     stub_ = v1::Inference::NewStub(channel_);
-    std::set<size_t> of_connection;
+    std::set<size_t> workers;
     for (int i = 0; i < 6; ++i) {
       calls.push_back(Generate());
-      of_connection.insert(calls.back()->request->handler->worker().value());
+      workers.insert(calls.back()->request->handler->worker().value());
     }
-    EXPECT_EQ(of_connection.size(), 1u) << "connection " << connection;
-    workers.merge(of_connection);
+    EXPECT_EQ(workers.size(), 1u) << "connection " << connection;
+    connections_of[*workers.begin()] += 1;
   }
-  EXPECT_EQ(workers.size(), 4u);
+  EXPECT_EQ(connections_of, (std::map<size_t, int>{{0, 4}, {1, 4}, {2, 4}, {3, 4}}));
   for (const auto& call : calls) call->request->Finish();
   for (const auto& call : calls) EXPECT_TRUE(call->Finish().ok());
 }

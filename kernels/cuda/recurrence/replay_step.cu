@@ -93,7 +93,7 @@ __device__ __forceinline__ void Consume(const KernelParams& params, char* stages
                      // enough
     WriteOutput(p, view, item, channel, scratch, buffer);
     __syncwarp();
-    if (lane == 0) MbarrierArrive(bar.empty);
+    if (kClaimed || lane == 0) MbarrierArrive(bar.empty);
     at.Advance(params.stages);
     buffer ^= 1;
   }
@@ -116,7 +116,8 @@ __global__ void __launch_bounds__(kThreads, kMostBlocks)
       const BarrierAddresses bar = addresses.At(i);
       MbarrierInit(bar.token, 1);
       MbarrierInit(bar.state, 1);
-      MbarrierInit(bar.empty, kWarps);
+      // Of claimed items every lane, for racecheck, which does not follow the warp's barrier.
+      MbarrierInit(bar.empty, kClaimed ? kConsumers : kWarps);
     }
     MbarrierInitFence();
   }

@@ -11,12 +11,8 @@ namespace hgrn2 {
 
 GenerateAcceptor::GenerateAcceptor(InferenceService& service, grpc::ServerBuilder* builder)
     : service_(service) {
-  // gRPC's own queue, of its callbacks, is the first to get connections; their calls go to the next
-  // queue, which is the first of these. So the first worker has one and all others have two.
-  const size_t workers = service.context().worker_queues.size();
-  for (size_t i = 0; i < 2 * workers - 1; ++i) {
-    queues_.push_back({i < workers ? i : i - workers + 1, builder->AddCompletionQueue()});
-  }
+  const size_t queues = 2 * service.context().worker_queues.size() - 1;  // WorkerOf
+  for (size_t i = 0; i < queues; ++i) queues_.push_back(builder->AddCompletionQueue());
 }
 
 GenerateAcceptor::~GenerateAcceptor() { Stop(); }
@@ -28,7 +24,7 @@ void GenerateAcceptor::Start(int port) {
             to_queue = std::max(2, threads / static_cast<int>(queues_.size()));
   for (size_t queue = 0; queue < queues_.size(); ++queue) {
     for (int i = 0; i < to_queue; ++i) {
-      threads_.emplace_back([this, queue] { ServeAll(queues_[queue].queue.get()); });
+      threads_.emplace_back([this, queue] { ServeAll(queues_[queue].get()); });
     }
     for (int i = 0; i < 2 * to_queue; ++i) RequestCall(queue);
   }
@@ -40,18 +36,18 @@ void GenerateAcceptor::Stop() {
     if (std::exchange(stopped_, true)) return;
     while (num_streams_ > 0) no_streams_.Wait(&mu_);
   }
-  for (const WorkerQueue& each : queues_) each.queue->Shutdown();
+  for (const auto& queue : queues_) queue->Shutdown();
   for (std::thread& thread : threads_) thread.join();
-  for (const WorkerQueue& each : queues_) ServeAll(each.queue.get());  // if Start was never called
+  for (const auto& queue : queues_) ServeAll(queue.get());  // if Start was never called
 }
 
 void GenerateAcceptor::RequestCall(size_t queue) {
   MutexLock lock(&mu_);
   if (stopped_) return;
   ++num_streams_;
-  const size_t worker = queues_[queue].worker;
-  auto stream = std::make_shared<GenerateStream>(service_.context(), *this, worker, queue);
-  stream->Request(&service_, service_.context().worker_queues[worker], queues_[queue].queue.get());
+  auto stream = std::make_shared<GenerateStream>(service_.context(), *this, queue);
+  stream->Request(&service_, service_.context().worker_queues[WorkerOf(queue)],
+                  queues_[queue].get());
 }
 
 void GenerateAcceptor::OnStreamDone() {

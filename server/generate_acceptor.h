@@ -36,6 +36,13 @@ class GenerateAcceptor {
   // Asks gRPC for one more call on the queue of that number; its further events come to the
   // worker's.
   void RequestCall(size_t queue);
+  // The worker of a queue. gRPC's own queue, of its callbacks, is the first to get connections;
+  // their calls go to the next queue, which is the first of these. So the first worker has one
+  // queue and all others have two.
+  size_t WorkerOf(size_t queue) const {
+    const size_t workers = service_.context().worker_queues.size();
+    return queue < workers ? queue : queue - workers + 1;
+  }
   std::shared_ptr<StreamConnection> Join(const std::string& peer) {
     return connections_->Join(peer);
   }
@@ -43,13 +50,8 @@ class GenerateAcceptor {
   void OnStreamDone();
 
  private:
-  struct WorkerQueue {
-    size_t worker = 0;
-    std::unique_ptr<grpc::ServerCompletionQueue> queue;
-  };
-
   InferenceService& service_;
-  std::vector<WorkerQueue> queues_;
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues_;
   std::optional<StreamConnections> connections_;
   std::vector<std::thread> threads_;
   Mutex mu_;

@@ -25,6 +25,8 @@ void GenerateStream::Request(InferenceService* service, grpc::CompletionQueue* q
   service->RequestGenerate(&call_, &request_, &writer_, queue, accepted, Tag(accepted_));
 }
 
+std::optional<size_t> GenerateStream::worker() const { return acceptor_.WorkerOf(queue_); }
+
 void GenerateStream::OnAccepted(bool ok) {
   if (!ok) {  // the server shuts down: there is no call
     {

@@ -31,14 +31,9 @@ class InferenceService;
 class GenerateStream final : public CompletionHandler,
                              public std::enable_shared_from_this<GenerateStream> {
  public:
-  // `worker`: of the frontend, whose queue the call's events come to; `queue`: the acceptor's.
-  GenerateStream(const ServiceContext& context, GenerateAcceptor& acceptor, size_t worker,
-                 size_t queue)
-      : context_(context),
-        acceptor_(acceptor),
-        worker_(worker),
-        queue_(queue),
-        record_(context, "Generate") {}
+  // `queue`: the acceptor's that the call is asked for on.
+  GenerateStream(const ServiceContext& context, GenerateAcceptor& acceptor, size_t queue)
+      : context_(context), acceptor_(acceptor), queue_(queue), record_(context, "Generate") {}
 
   // Asks gRPC for a call, of which `accepted` tells; further events come to `queue`. From then on
   // this belongs to itself.
@@ -46,7 +41,7 @@ class GenerateStream final : public CompletionHandler,
                grpc::ServerCompletionQueue* accepted);
 
   // CompletionHandler, on a worker thread.
-  std::optional<size_t> worker() const override { return worker_; }
+  std::optional<size_t> worker() const override;
   void OnDelta(ChoiceDelta delta) override;
   void OnDone(const absl::Status& status, const Usage& usage, const Timing& timing) override;
 
@@ -79,7 +74,7 @@ class GenerateStream final : public CompletionHandler,
 
   const ServiceContext& context_;
   GenerateAcceptor& acceptor_;
-  const size_t worker_, queue_;
+  const size_t queue_;
   std::shared_ptr<GenerateStream> self_ ABSL_GUARDED_BY(mu_);  // until gRPC's last event
   grpc::ServerContext call_;
   grpc::ServerAsyncWriter<v1::GenerateResponse> writer_{&call_};

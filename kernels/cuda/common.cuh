@@ -69,6 +69,12 @@ struct alignas(16) Pack {
 };
 
 // Four neighbours, rounded to the type; e4m3: limited to its range.
+// Two bfloat16, the first in the low half.
+__device__ __forceinline__ uint32_t PackPair(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
 __device__ __forceinline__ void Store4(float* to, const float4& v) {
   *reinterpret_cast<float4*>(to) = v;
 }

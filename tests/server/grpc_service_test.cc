@@ -42,7 +42,12 @@ class GrpcServiceTest : public ::testing::Test {
     auto server = GrpcServer::Start(*service_, options);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+    Connect();
+  }
+  // What the test calls from then on goes over a connection of its own.
+  void Connect() {
     grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetMaxReceiveMessageSize(-1);
     // Windows that do not grow: what a client has not read yet stays 64 KiB, so that a large
     // message is in flight until the test reads it.
@@ -186,11 +191,7 @@ TEST_F(GrpcServiceTest, OneWorkerHasAllStreamsOfAConnection) {
   std::map<size_t, int> connections_of;
   std::vector<std::unique_ptr<Call>> calls;
   for (int connection = 0; connection < 16; ++connection) {
-    grpc::ChannelArguments own_connection;
-    own_connection.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    channel_ = grpc::CreateCustomChannel(JoinHostPort("127.0.0.1", server_->port()),
-                                         grpc::InsecureChannelCredentials(), own_connection);
-    stub_ = v1::Inference::NewStub(channel_);
+    Connect();
     std::set<size_t> workers;
     for (int i = 0; i < 6; ++i) {
       calls.push_back(Generate());

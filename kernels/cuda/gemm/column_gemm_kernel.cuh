@@ -59,10 +59,6 @@ struct ColumnScales {
   }
 };
 
-__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 // Four 8 x 8 matrices as wgmma leaves them, transposed; lane 8 m + r has the address of row r of
 // matrix m.
 __device__ __forceinline__ void StoreTransposed(uint32_t to, const uint32_t (&v)[4]) {
@@ -88,7 +84,7 @@ __device__ __forceinline__ void StoreSwiGluColumns(const KernelParams& p, const 
     for (int i = 0; i < 4; ++i) {
       const float* sum = sums + (j + i) * 4;
       const float2 scale = *reinterpret_cast<const float2*>(scales + (j + i) * 8 + lane % 4 * 2);
-      packed[i] = PackBf16(FastSwish(sum[0] * scale.x) * (sum[2] * scale.x),
+      packed[i] = PackPair(FastSwish(sum[0] * scale.x) * (sum[2] * scale.x),
                            FastSwish(sum[1] * scale.y) * (sum[3] * scale.y));
     }
     StoreTransposed(to + j * 8 * kTokenBytes, packed);
@@ -195,17 +191,11 @@ __global__ void __launch_bounds__(Threads(ColumnGroups(kEpilogue)), 1)
   __shared__ Barriers barriers;
   __shared__ TileScales<kRows, false> no_scales;
   __shared__ alignas(16) float scales[kColumns];
-  uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
+  uint8_t* aligned = raw + ToSwizzle(raw);
   const uint32_t stages = SharedAddress(aligned);
   const Place place(p, kColumns, kSplit);
   const Copies producer = {p, place, stages, barriers, no_scales};
-  GridDependencyLaunch();
-  if (threadIdx.x == kConsumers) {
-    producer.InitBarriers();
-    producer.Begin();
-  }
-  __syncthreads();
-  if constexpr (kSplit > 1) ClusterArrive();
+  Open<kConsumers, kSplit>(producer);
   if (threadIdx.x < kConsumers) {
     const int first = place.token0 + place.split * kTokens;
     ColumnScales<kTokens, kConsumers> token_scales;
@@ -242,10 +232,7 @@ __global__ void __launch_bounds__(Threads(ColumnGroups(kEpilogue)), 1)
       StoreSwiGluColumns<kGroups, kColumns>(p, place, sums[0], scales, aligned);
     }
   } else {
-    GridDependencyWait();
-    if (threadIdx.x == kConsumers) producer.Run();
-    __syncwarp();
-    if constexpr (kSplit > 1) ClusterWait();
+    Copy<kConsumers, kSplit>(producer);
   }
 #endif
 }

@@ -33,29 +33,30 @@ bool MakeTokenMap(const void* data, int64_t rows, int64_t cols, bool fp8, int bo
   return MakeMap(data, fp8, 2, sizes, strides, box, map);
 }
 
-// Rows come in the order of wgmma's fragment (Quad): of sixteen, row 4 q + 2 j + e is at
-// 8 j + 2 q + e.
-bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, int box_rows,
-                   CUtensorMap* map) {
-  const auto row_bytes = static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2);
-  const cuuint64_t sizes[5] = {static_cast<cuuint64_t>(cols), 2, 4, 2,
-                               static_cast<cuuint64_t>(rows / 16)};
-  const cuuint64_t strides[4] = {row_bytes, row_bytes * 4, row_bytes * 2, row_bytes * 16};
-  const cuuint32_t box[5] = {fp8 ? 128u : 64u, 2, 4, 2, static_cast<cuuint32_t>(box_rows / 16)};
-  return MakeMap(data, fp8, 5, sizes, strides, box, map);
+// How the rows of a box follow each other: three dimensions of sixteen rows, and the sixteens.
+struct RowOrder {
+  cuuint32_t sizes[3];
+  cuuint64_t steps[4];  // in rows
+};
+// The order of wgmma's fragment (Quad): of sixteen, row 4 q + 2 j + e is at 8 j + 2 q + e.
+constexpr RowOrder kQuadOrder = {{2, 4, 2}, {1, 4, 2, 16}};
+constexpr RowOrder kInOrder = {{8, 2, 1}, {1, 8, 16, 16}};
+// Eight rows of gate, then eight of up.
+RowOrder GateUpOrder(int64_t rows) {
+  return {{8, 2, 1}, {1, static_cast<cuuint64_t>(rows / 2), 16, 8}};
 }
 
-// In order. With gate and up 8 rows of either make sixteen.
-bool MakeWeightMapByRows(const void* data, int64_t rows, int64_t cols, bool gate_up, int box_rows,
-                         CUtensorMap* map) {
-  const auto row_bytes = static_cast<cuuint64_t>(cols) * 2;
-  const cuuint64_t sizes[5] = {static_cast<cuuint64_t>(cols), 8, 2, 1,
-                               static_cast<cuuint64_t>(rows / 16)};
-  const cuuint64_t second = gate_up ? static_cast<cuuint64_t>(rows / 2) : 8;
-  const cuuint64_t strides[4] = {row_bytes, row_bytes * second, row_bytes * 16,
-                                 row_bytes * (gate_up ? 8 : 16)};
-  const cuuint32_t box[5] = {64, 8, 2, 1, static_cast<cuuint32_t>(box_rows / 16)};
-  return MakeMap(data, false, 5, sizes, strides, box, map);
+bool MakeWeightMap(const void* data, int64_t rows, int64_t cols, bool fp8, const RowOrder& order,
+                   int box_rows, CUtensorMap* map) {
+  const auto row_bytes = static_cast<cuuint64_t>(cols) * (fp8 ? 1 : 2);
+  const cuuint32_t(&sizes)[3] = order.sizes;
+  const cuuint64_t all[5] = {static_cast<cuuint64_t>(cols), sizes[0], sizes[1], sizes[2],
+                             static_cast<cuuint64_t>(rows / 16)};
+  cuuint64_t strides[4];
+  for (int i = 0; i < 4; ++i) strides[i] = row_bytes * order.steps[i];
+  const cuuint32_t box[5] = {fp8 ? 128u : 64u, sizes[0], sizes[1], sizes[2],
+                             static_cast<cuuint32_t>(box_rows / 16)};
+  return MakeMap(data, fp8, 5, all, strides, box, map);
 }
 
 Kernel KernelOf(bool fp8, const DecodeGemmShape& shape, GemmEpilogue epilogue) {
@@ -154,11 +155,12 @@ cudaError_t DecodeGemm(const DecodeGemmParams& q, const DecodeGemmShape& shape,
   if (shape.wide) read = static_cast<int>(CeilDiv(q.tokens, kWideTokenTile)) * kWideTokenTile;
   if (!fp8 && shape.token_tiles == 1) read = q.tokens;
   const bool gate_up = q.epilogue == GemmEpilogue::kSwiGlu;
-  const bool mapped =
-      shape.columns > 0
-          ? gemm::MakeWeightMapByRows(w.data, w.rows, w.cols, gate_up, shape.row_tile, &p.weight)
-          : gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, shape.row_tile / 2, &p.weight);
-  if (kernel == nullptr || !mapped ||
+  const gemm::RowOrder order = shape.columns == 0 ? gemm::kQuadOrder
+                               : gate_up          ? gemm::GateUpOrder(w.rows)
+                                                  : gemm::kInOrder;
+  const int box_rows = shape.columns > 0 ? shape.row_tile : shape.row_tile / 2;
+  if (kernel == nullptr ||
+      !gemm::MakeWeightMap(w.data, w.rows, w.cols, fp8, order, box_rows, &p.weight) ||
       !gemm::MakeTokenMap(q.x, read, w.cols, fp8, shape.token_tile(), &p.x)) {
     return cudaErrorInvalidValue;
   }

@@ -87,6 +87,26 @@ struct Producer {
   }
 };
 
+// What all threads of a block begin with. The copying warp is behind kConsumers threads.
+template <int kConsumers, int kSplit, typename P>
+__device__ __forceinline__ void Open(const P& producer) {
+  GridDependencyLaunch();
+  if (threadIdx.x == kConsumers) {
+    producer.InitBarriers();
+    producer.Begin();
+  }
+  __syncthreads();
+  if constexpr (kSplit > 1) ClusterArrive();
+}
+// All that the copying warp does then.
+template <int kConsumers, int kSplit, typename P>
+__device__ __forceinline__ void Copy(const P& producer) {
+  GridDependencyWait();
+  if (threadIdx.x == kConsumers) producer.Run();
+  __syncwarp();
+  if constexpr (kSplit > 1) ClusterWait();
+}
+
 // A warpgroup: 64 of a stage's rows of 128 bytes, from `x` bytes on, times kN from `y` on.
 // `meanwhile` is called once, when the first products are under way.
 template <int kStage, int kN, bool kFp8, typename F>
@@ -138,18 +158,12 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
   extern __shared__ uint8_t raw[];
   __shared__ Barriers barriers;
   __shared__ TileScales<kRows, kFp8> tile_scales;
-  uint8_t* aligned = raw + (1024 - (SharedAddress(raw) & 1023)) % 1024;
+  uint8_t* aligned = raw + ToSwizzle(raw);
   const uint32_t stages = SharedAddress(aligned);
   const Place place(p, kGroups * 64, kSplit);
   using Copies = Producer<kGroups, kRows, kGroups * 64, false, kFp8>;
   const Copies producer = {p, place, stages, barriers, tile_scales};
-  GridDependencyLaunch();
-  if (threadIdx.x == kConsumers) {
-    producer.InitBarriers();
-    producer.Begin();
-  }
-  __syncthreads();
-  if constexpr (kSplit > 1) ClusterArrive();
+  Open<kConsumers, kSplit>(producer);
   if (threadIdx.x < kConsumers) {
     const Output output = Output::Of<kRows, kSplit, kEpilogue, kFp8>(p, place);
     TokenScales<Prefetch(kGroups, kRows, kShare), kFp8> scales;
@@ -182,10 +196,7 @@ __global__ void __launch_bounds__(Threads(kGroups), kShare ? 2 : 1)
     Finish<kEpilogue, kFp8>(p, place, output, scales, weights, finished, items);
     if constexpr (kSplit > 1) SentRead();
   } else {
-    GridDependencyWait();
-    if (threadIdx.x == kConsumers) producer.Run();
-    __syncwarp();
-    if constexpr (kSplit > 1) ClusterWait();
+    Copy<kConsumers, kSplit>(producer);
   }
 #endif
 }

@@ -59,6 +59,11 @@ Kernel ColumnKernelFor(int columns, GemmEpilogue epilogue);
 #ifdef HGRN2_HAS_WGMMA
 namespace {
 
+// Bytes to the next place where a stage may lie: the swizzle's pattern starts every 1024.
+__device__ __forceinline__ uint32_t ToSwizzle(const void* shared) {
+  return (1024 - (SharedAddress(shared) & 1023)) % 1024;
+}
+
 // Where a block is in the product: a cluster has a tile of rows and tokens, cut along the columns
 // into `split` blocks. Blocks with the same rows are neighbours: the second finds them in the L2
 // cache.

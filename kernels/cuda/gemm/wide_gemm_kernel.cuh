@@ -233,7 +233,7 @@ __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(kWideThreads, 1)
   extern __shared__ uint8_t raw[];
   __shared__ WideBarriers barriers;
   __shared__ WideScales<kRows, kFp8> scales;
-  const uint32_t stages = SharedAddress(raw) + (1024 - (SharedAddress(raw) & 1023)) % 1024;
+  const uint32_t stages = SharedAddress(raw) + ToSwizzle(raw);
   const int rank = static_cast<int>(blockIdx.x) % 2, first_pair = static_cast<int>(blockIdx.x) / 2,
             step = static_cast<int>(gridDim.x) / 2;
   GridDependencyLaunch();

@@ -72,7 +72,7 @@ __device__ __forceinline__ void Embed(Context<kFlags>& c) {
     if (!valid) continue;
     const int row = token * c.ws.stride;
     StoreCell(c.ws.x + row + channel, __float_as_uint(x), c.flag);
-    if (part % 2 == 0) StoreCell(c.ws.x_in + row + channel / 2, Bf16Pair(in, next), c.flag);
+    if (part % 2 == 0) StoreCell(c.ws.x_in + row + channel / 2, PackPair(in, next), c.flag);
     if (part == 0) StoreCell(c.ws.x_squares + row + group, __float_as_uint(squares), c.flag);
   }
 }

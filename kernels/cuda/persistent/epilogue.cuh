@@ -78,7 +78,7 @@ __device__ __forceinline__ uint32_t PairRows(float low, float high, int g, int* 
   const bool odd = g % 2 != 0;
   const float other = __shfl_xor_sync(0xffffffffu, odd ? low : high, kRowLanes<kFlags>);
   *index = odd * 4 + g / 2;
-  return odd ? Bf16Pair(other, high) : Bf16Pair(low, other);
+  return odd ? PackPair(other, high) : PackPair(low, other);
 }
 
 // x += y; leaves what the next norm and the next product need.
@@ -130,7 +130,7 @@ __device__ __forceinline__ void Finish(const Context<kFlags>& c, const ProductAr
     const float out = __fmul_rn(__fmul_rn(Swish(y.x), y.y), a.carry);
     const float next = __shfl_xor_sync(0xffffffffu, out, kRowLanes<kFlags>);
     if (u.valid && u.g % 2 == 0) {
-      StoreCell(c.ws.u + row + u.tile * 4 + u.g / 2, Bf16Pair(out, next), c.flag);
+      StoreCell(c.ws.u + row + u.tile * 4 + u.g / 2, PackPair(out, next), c.flag);
     }
   } else if (u.valid) {
     const int channel = u.tile * 16 + u.g, vocab = static_cast<int>(c.p.shape.vocab);

@@ -88,10 +88,6 @@ __device__ __forceinline__ void Await(const Cell<kFlags>* at, uint32_t flag, Loa
   }
 }
 
-__device__ __forceinline__ uint32_t Bf16Pair(float low, float high) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
 // Half `index % 2` of a pair.
 __device__ __forceinline__ uint16_t Bf16Half(uint32_t pair, int index) {
   return static_cast<uint16_t>(index % 2 == 0 ? pair : pair >> 16);

@@ -445,7 +445,7 @@ struct StateUnit {
     const float next = __shfl_xor_sync(0xffffffffu, in, 1);
     if (column >= S::kSlice || column % 2 != 0) return;
     const int row = sequence * c.ws.stride;
-    StoreCell(c.ws.o_in + row + channel / 2, Bf16Pair(in, next), c.flag);
+    StoreCell(c.ws.o_in + row + channel / 2, PackPair(in, next), c.flag);
     if (column % kSquareGroup == 0) {
       StoreCell(c.ws.o_squares + row + channel / kSquareGroup, __float_as_uint(squares), c.flag);
     }
